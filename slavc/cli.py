@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-# %% ../nbs/43_cli.ipynb #f102f9b9
+# %% ../nbs/43_cli.ipynb #a4f6ebdc
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Train, compare and honestly evaluate audio-visual source localization.")
 
 @app.command()
@@ -20,7 +20,7 @@ def stage(name: str = typer.Argument(help="prepare, pretrain, train, evaluate, t
           run: str = typer.Argument("", help="which method (train, evaluate)")):
     """Run one stage of the pipeline from its notebook, as `dvc repro` does."""
     import papermill
-    from slavc.worlds import load_params
+    from slavc.params import load_params
     try:
         profile = load_params(params)["profile"]
         notebook = Path("nbs/pipeline", f"{name}.ipynb")
@@ -29,6 +29,7 @@ def stage(name: str = typer.Argument(help="prepare, pretrain, train, evaluate, t
             raise FileNotFoundError(f"no stage {name!r} ({notebook} is not there). Run from the repository's root; stages are: {known or 'none here'}.")
     except (ValueError, FileNotFoundError) as error:
         fail(error)
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")      # idle threads spin for microseconds, not milliseconds: a busy machine is no disaster then
     log = Path("runs", profile, "notebooks", f"{name}{'-' if run else ''}{run}.ipynb")
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -42,7 +43,7 @@ def fail(message):
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(1)
 
-# %% ../nbs/43_cli.ipynb #b017ba4d
+# %% ../nbs/43_cli.ipynb #7b56da65
 @app.command()
 def assets():
     """Find or fetch the material of the stamps world and print where it is."""
@@ -55,7 +56,7 @@ def assets():
 @app.command()
 def show(params: Path = typer.Argument(Path("params.yaml"), help="a params.yaml")):
     """Print the main tables of a profile and where its reports are."""
-    from slavc.worlds import load_params
+    from slavc.params import load_params
     try:
         folder = Path("reports", load_params(params)["profile"])
         for name in ("table1", "table2", "table3", "claims"):

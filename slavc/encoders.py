@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'MEAN', 'STD', 'Trunk', 'trunk', 'initialise', 'pool_audio', 'Projection', 'load_trunk', 'build_trunks',
-           'normalise_frames', 'encode']
+           'normalise_frames', 'encode', 'UpperTrunk', 'split_trunk']
 
 # %% ../nbs/10_encoders.ipynb #6a0ae9da
 from pathlib import Path
@@ -199,3 +199,31 @@ def encode(nets: dict[str, nn.Module], spaces: tuple, frame: torch.Tensor, spec:
     V = F.dropout(nets["visual"](frame), visual_dropout)               # (B, C, h, w), one mask for all spaces
     a = F.dropout(pool_audio(nets["audio"](spec)), audio_dropout)      # (B, C)
     return {space: (nets[space].visual(V), nets[space].audio(a)) for space in spaces}
+
+# %% ../nbs/10_encoders.ipynb #801159a5
+class UpperTrunk(nn.Module):
+    "The stages of a trunk above a cut; `channels` is the depth of its map."
+    def __init__(self, net: Trunk, stages: int):
+        super().__init__()
+        self.channels = net.channels
+        for k in range(stages + 1, 5):
+            self.add_module(f"layer{k}", getattr(net, f"layer{k}"))
+
+    def forward(self, x):
+        for layer in self.children():
+            x = layer(x)
+        return x                                              # (B, channels, h, w)
+
+def split_trunk(net: Trunk, stages: int) -> tuple:
+    """Cut a trunk above stage `stages`: (lower, upper), with upper(lower(x)) == net(x) in evaluation mode.
+
+    `lower` is frozen and in evaluation mode; None for stages = 0, and then `upper` is the trunk itself.
+    Raises ValueError unless 0 <= stages <= 3.
+    """
+    if stages not in (0, 1, 2, 3):
+        raise ValueError(f"frozen_stages must be 0, 1, 2 or 3 (stage 4 is always trained), got {stages}")
+    if stages == 0:
+        return None, net
+    stem = [net.conv1, net.bn1, nn.ReLU(inplace=True), net.maxpool]
+    lower = nn.Sequential(*stem, *(getattr(net, f"layer{k}") for k in range(1, stages + 1)))
+    return lower.eval().requires_grad_(False), UpperTrunk(net, stages)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tidy', 'score_maps', 'object_prior', 'evaluate_controls', 'showcase', 'evaluate_method']
 
-# %% ../nbs/41_evaluation.ipynb #8454b98b
+# %% ../nbs/41_evaluation.ipynb #5d97eeff
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from .clips import crop_frame
 from .controls import CONTROLS
 from .encoders import normalise_frames
 from .ogl import OGL, fuse, measure_upper
-from .protocols import PROTOCOLS, match_pairs, score_clips, summarise
+from .protocols import PROTOCOLS, match_pairs, named_protocol, score_clips, summarise
 from .training import build_method, predict, read_maps, save_maps
 from .worlds import open_clips, read_truth
 
@@ -26,7 +26,7 @@ def tidy(summary: dict, **about) -> list:
     return [dict(about, subset=subset, metric=metric, value=np.nan if value is None else value)
             for subset, metrics in summary.items() for metric, value in metrics.items()]
 
-# %% ../nbs/41_evaluation.ipynb #9e39f6d6
+# %% ../nbs/41_evaluation.ipynb #45f1dfbb
 def score_maps(maps, map_range, pairs: pd.DataFrame, boxes: dict, main: str, protocols, constant=False, **about) -> list:
     """Tidy rows for maps (E, N, h, w) in the order of `pairs` (video, audio, kind). Epochs count from 1; the last has final=True.
 
@@ -34,9 +34,13 @@ def score_maps(maps, map_range, pairs: pd.DataFrame, boxes: dict, main: str, pro
     """
     rows = []
     for epoch, map_ in enumerate(maps, 1):
-        final = epoch == len(maps)
+        final, scored = epoch == len(maps), {}
         for protocol in (protocols if final else (main,)):
-            clips = score_clips(map_, map_range, pairs, boxes, protocol)
+            rules = named_protocol(protocol)
+            what = rules.confidence, rules.mask, rules.level, rules.align_corners      # protocols that differ later share the slow part
+            if what not in scored:
+                scored[what] = score_clips(map_, map_range, pairs, boxes, rules)
+            clips = scored[what]
             for iou in ((0.5, 0.75) if final else (0.5,)):
                 summary = summarise(clips, protocol, iou)
                 if not final:
@@ -48,11 +52,11 @@ def score_maps(maps, map_range, pairs: pd.DataFrame, boxes: dict, main: str, pro
                 row["value"] = np.nan
     return rows
 
-# %% ../nbs/41_evaluation.ipynb #aeb0e76a
+# %% ../nbs/41_evaluation.ipynb #ef23d7e0
 def object_prior(params: dict, data, weights) -> OGL:
     """OGL on the pretrained trunk, its range measured on 512 training frames."""
     clips, size = open_clips(params, data, "train"), params["world"]["frame"]
-    visual = build_method("ogl", {}, params["encoders"], weights).visual
+    visual = build_method("ogl", {}, params["encoders"] | dict(frozen_stages=0), weights)[0].visual
     rng = np.random.default_rng(params["world"]["seed"])
     frames = [crop_frame(clips[int(i)].frame, size, rng) for i in rng.permutation(len(clips))[:512]]
     upper = measure_upper(visual, (normalise_frames(torch.from_numpy(np.stack(frames[i:i + 64]))) for i in range(0, len(frames), 64)))
@@ -66,7 +70,7 @@ def evaluate_controls(params: dict, data, weights, folder) -> tuple:
     for name, control in {"ogl": object_prior(params, data, weights), **{name: make() for name, make in CONTROLS.items()}}.items():
         localize = control.localize
         if getattr(control, "needs_presence", False):
-            answers = iter(np.array_split((truth.kind == "positive").to_numpy(), range(64, len(truth), 64)))
+            answers = iter(np.array_split((truth.kind == "positive").to_numpy(copy=True), range(64, len(truth), 64)))
             localize = lambda frame, spec: control.localize(frame, spec, next(answers))
         maps = predict(localize, tests, truth, size, audio, batch=64)[None]
         rows += score_maps(maps, control.range, truth, boxes, params["evaluate"]["protocol"], PROTOCOLS,

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAPER_NAMES', 'CONTROL_NAMES', 'ORDER', 'read_results', 'label', 'pick', 'spread', 'reported', 'table1', 'table2',
-           'table3', 'markdown', 'verdict', 'claims', 'curve_figure', 'overlay', 'qualitative_figure', 'fill']
+           'table3', 'markdown', 'search_table', 'verdict', 'claims', 'curve_figure', 'overlay', 'qualitative_figure',
+           'fill']
 
 # %% ../nbs/42_reports.ipynb #79215a94
 from pathlib import Path
@@ -86,6 +87,17 @@ def markdown(table: pd.DataFrame, caption: str) -> str:
     shown = table.astype(object).where(table.notna(), "-")
     return f"{caption}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n"
 
+# %% ../nbs/42_reports.ipynb #5de52004
+def search_table(results: pd.DataFrame, protocol: str, methods: dict) -> pd.DataFrame:
+    """Every try of every method (grouped by `module`): AP, LocAcc, their sum (means over seeds), and which is chosen."""
+    last = results[results.final]
+    mean = {metric: pick(last, metric, protocol).groupby("method").value.mean() for metric in ("AP", "LocAcc")}
+    rows = [dict(method=m["module"], key=key, tried=m["label"], **{k: v[key] for k, v in mean.items()}) for key, m in methods.items()]
+    table = pd.DataFrame(rows)
+    table["sum"] = table.AP + table.LocAcc
+    table["chosen"] = np.where(table.index.isin(table.groupby("method")["sum"].idxmax()), "chosen", "")
+    return table.round(2)
+
 # %% ../nbs/42_reports.ipynb #aac249c2
 def verdict(difference: float, error: float) -> str:
     """holds, reversed or not shown, by the two-standard-errors rule."""
@@ -134,14 +146,14 @@ def curve_figure(results: pd.DataFrame, protocol: str, labels: dict, title: str)
     figure.suptitle(title, fontsize=9)
     return figure
 
-# %% ../nbs/42_reports.ipynb #f9b9541f
+# %% ../nbs/42_reports.ipynb #2ac0d11c
 def overlay(ax, frame, map_, low, high):
     """Draw a frame darkened under its heat map (h, w), upsampled bicubically, coloured between low and high; the contour is the 50 % mask."""
     from slavc.metrics import upsample
     heat = upsample(np.asarray(map_, np.float32)[None])[0].numpy()                  # (224, 224)
     ax.imshow(frame, extent=(0, 224, 224, 0))
     ax.imshow(heat, cmap="turbo", vmin=low, vmax=high, alpha=0.5, extent=(0, 224, 224, 0))
-    ax.contour(heat, [np.quantile(heat, 0.5)], colors="white", linewidths=0.8)
+    ax.contour(heat, [np.quantile(heat, 0.5)], colors="white", linewidths=0.8, linestyles="solid")
 
 def qualitative_figure(shown: dict, frames: dict, labels: dict, credit=""):
     """A column per clip, a row per method. shown: method -> list by `evaluation.showcase`; frames: video id -> (H, W, 3). The number under a map is its confidence."""

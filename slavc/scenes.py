@@ -57,21 +57,21 @@ class Bank:
         self.loud = [i for i, s in enumerate(self.sprites) if s.category]
         self.mute = [i for i, s in enumerate(self.sprites) if not s.category]
 
-# %% ../nbs/04_scenes.ipynb #a6ff20a6
+# %% ../nbs/04_scenes.ipynb #ed3c79f7
 SETTINGS = dict(
     seconds=3.0,
     off_screen=0.23, silent=0.15,              # shares of training pairs that are noise: 379 of 1000 in the paper
     sizes=(0.026, 0.348, 0.335, 0.291),        # shares of Small, Medium, Large, Huge: Table 1
     centre=0.85,                               # how strongly big objects keep to the middle: Center Prior gets 34 %, as on VGG-SS
-    distractors=3,                             # at most so many things that do not sound
+    distractors=1,                             # at most so many things that do not sound
     mute_distractors=0.6,                      # share of them that never sound; the rest could, but keep quiet
     in_front=0.25,                             # share of distractors that may cover a part of the source
     favourite=0.4,                             # how often a category appears before its favourite background
     place_noise=0.2,                           # how often a background brings its own noise: more, and it is all that a method learns
     plain=0.35,                                # share of generated backgrounds
     second=0.10,                               # a second thing that sounds (training only)
-    snr=(0.0, 18.0),                           # dB of the sound over the noise of the place
-    overheard=0.3,                             # share of clips with another recording far in the back (8 to 22 dB down)
+    snr=(10.0, 24.0),                          # dB of the sound over the noise of the place
+    overheard=0.1,                             # share of clips with another recording far in the back (8 to 22 dB down)
 )
 
 # %% ../nbs/04_scenes.ipynb #b8c1f535
@@ -196,8 +196,8 @@ def box_of(silhouette) -> np.ndarray:
     height, width = seen.shape
     return np.array([[columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height]])
 
-# %% ../nbs/04_scenes.ipynb #d49d17bf
-SPEEDS = np.geomspace(0.8, 1.25, 7)
+# %% ../nbs/04_scenes.ipynb #8734391d
+SPEEDS = np.geomspace(0.9, 1.1, 7)
 
 def hear(bank, settings, scene, rng, training) -> dict:
     """Describe the sound of a scene: what plays, how fast, where it starts, the room, the noise."""
@@ -218,7 +218,7 @@ def hear(bank, settings, scene, rng, training) -> dict:
         add(bank.categories[rng.integers(len(bank.categories))], 0.5, -rng.uniform(8, 22))
     noise = scene["background"] if rng.random() < settings["place_noise"] else rng.integers(1000)
     return dict(sounds=sounds, noise=int(noise) % len(bank.noises), offset=rng.random(), snr=rng.uniform(*settings["snr"]),
-                tilt=rng.normal(0, 3), echo=rng.uniform(0.02, 0.35), wet=rng.uniform(0, 0.5), room=int(rng.integers(64)), gain=rng.uniform(-14, 0))
+                tilt=rng.normal(0, 2), echo=rng.uniform(0.02, 0.35), wet=rng.uniform(0, 0.35), room=int(rng.integers(64)), gain=rng.uniform(-6, 0))
 
 # %% ../nbs/04_scenes.ipynb #394d93d3
 def play(recording, speed, start, gap, n, rate) -> np.ndarray:

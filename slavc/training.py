@@ -7,8 +7,8 @@ __all__ = ['USED', 'make_batch', 'epoch_batches', 'rate_factor', 'make_optimiser
            'load_checkpoint', 'pack_state', 'unpack_state', 'fit', 'predict', 'save_maps', 'read_maps', 'method_names',
            'build_method', 'files_hash', 'train_method', 'load_method']
 
-# %% ../nbs/40_training.ipynb #99557d05
-import hashlib, importlib, inspect, json, math, os, re, shutil
+# %% ../nbs/40_training.ipynb #e5d79d7d
+import hashlib, importlib, inspect, json, math, os, re, shutil, zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +17,21 @@ import torch
 
 from .audio import log_spectrogram
 from .clips import TrainClips, squeeze_frame
-from .encoders import build_trunks, normalise_frames
+from .encoders import build_trunks, normalise_frames, split_trunk
 from .worlds import open_clips
 
-# %% ../nbs/40_training.ipynb #af2925f8
-def make_batch(frames, waves, index, rate: int, audio: dict, device="cpu") -> dict:
+# %% ../nbs/40_training.ipynb #31f02f14
+def make_batch(frames, waves, index, rate: int, audio: dict, device="cpu", lower=None) -> dict:
     """Network input of a batch: frames (B, S, S, 3) uint8, waves (B, n) float32 at `rate` Hz ->
-    {"frame": (B, 3, S, S) channels-last, "spec": (B, 1, window/2+1, T), "index": (B,)}. The spectrogram is computed on the device."""
+    {"frame": (B, 3, S, S) channels-last, "spec": (B, 1, window/2+1, T), "index": (B,)}. The spectrogram is computed on the device
+    and standardised by the constants audio["mean"] and audio["std"] (0 and 1: the released input). lower: the frozen part of the visual
+    trunk (`split_trunk`), through which the frames then come."""
     frame = normalise_frames(frames.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+    if lower is not None:
+        with torch.no_grad():
+            frame = lower(frame)                                                            # (B, C, H/s, W/s)
     spec = log_spectrogram(waves.to(device, non_blocking=True), window=audio["window"], hop=audio["hop"], rate=rate)
-    return {"frame": frame, "spec": spec.float(), "index": torch.as_tensor(index, device=device)}
+    return {"frame": frame, "spec": (spec.float() - audio["mean"]) / audio["std"], "index": torch.as_tensor(index, device=device)}
 
 def epoch_batches(clips, size: int, seed: int, epoch: int, batch: int, first: int, loaders: int):
     """The batches `first`, `first` + 1, ... of an epoch as (frames, waves, index). Order and crops follow from (seed, epoch); a short last batch is left out."""
@@ -114,13 +119,14 @@ def unpack_state(method, optimiser, tensors: dict):
     if "random_cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random_cuda"])
 
-# %% ../nbs/40_training.ipynb #c3204f82
-def fit(method, clips, size: int, audio: dict, options: dict, seed: int, state_file, mark: str, after_epoch=None, progress=True) -> list:
+# %% ../nbs/40_training.ipynb #1cc9f040
+def fit(method, clips, size: int, audio: dict, options: dict, seed: int, state_file, mark: str, after_epoch=None, progress=True,
+        lower=None) -> list:
     """Train `method` in place for options["epochs"] epochs; return the mean loss of every epoch.
 
     clips: a world or pack (only frames and sounds are used). size: side of the frames in pixels. options: the `train` block of params.
     state_file: resumable state, written every `checkpoint_steps` steps and after each epoch; if it exists it is continued, and it must carry `mark`.
-    after_epoch(epoch): called with the method in eval mode. Raises FloatingPointError on a loss that is not finite; the state before it is kept.
+    lower: the frozen part of the visual trunk. after_epoch(epoch): called with the method in eval mode. Raises FloatingPointError on a loss that is not finite; the state before it is kept.
     """
     from tqdm import tqdm
     batch, epochs, device = options["batch"], options["epochs"], options["device"]
@@ -147,7 +153,7 @@ def fit(method, clips, size: int, audio: dict, options: dict, seed: int, state_f
             factor = rate_factor(epoch * steps + done, epochs * steps, options["warmup"], options["schedule"])
             for group in optimiser.param_groups:
                 group["lr"] = group["full"] * factor
-            loss = method.loss(make_batch(frames, waves, index, clips.rate, audio, device))["total"]
+            loss = method.loss(make_batch(frames, waves, index, clips.rate, audio, device, lower))["total"]
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch}, step {done} (seed {seed}). Lower train.rate or raise the temperature; "
                                          f"the last good state is {state_file}.")
@@ -169,9 +175,9 @@ def fit(method, clips, size: int, audio: dict, options: dict, seed: int, state_f
     method.eval()
     return [s / steps for s in sums]
 
-# %% ../nbs/40_training.ipynb #2dc49fef
+# %% ../nbs/40_training.ipynb #516971c0
 @torch.no_grad()
-def predict(localize, clips, pairs: pd.DataFrame, size: int, audio: dict, device="cpu", batch: int = 64) -> np.ndarray:
+def predict(localize, clips, pairs: pd.DataFrame, size: int, audio: dict, device="cpu", batch: int = 64, lower=None) -> np.ndarray:
     """Raw maps (N, h, w) float32 of `localize(frame, spec)` for the pairs (columns video, audio: ids of `clips`). ValueError on an id that is not there."""
     place = {name: i for i, name in enumerate(clips.ids)}
     lost = sorted((set(pairs.video) | set(pairs.audio)) - set(place))
@@ -182,11 +188,11 @@ def predict(localize, clips, pairs: pd.DataFrame, size: int, audio: dict, device
         part = pairs.iloc[first:first + batch]
         frames = torch.from_numpy(np.stack([squeeze_frame(clips[place[v]].frame, size) for v in part.video]))
         waves = torch.from_numpy(np.stack([clips[place[a]].waveform for a in part.audio]))
-        inputs = make_batch(frames, waves, np.arange(first, first + len(part)), clips.rate, audio, device)
+        inputs = make_batch(frames, waves, np.arange(first, first + len(part)), clips.rate, audio, device, lower)
         maps.append(localize(inputs["frame"], inputs["spec"]).float().cpu().numpy())
     return np.concatenate(maps)
 
-# %% ../nbs/40_training.ipynb #29d78049
+# %% ../nbs/40_training.ipynb #ccbbfe4f
 def save_maps(path, pairs: pd.DataFrame, maps, map_range):
     """Write maps (E, N, h, w) with the ids they belong to and the static range of their raw scores, atomically."""
     path = Path(path)
@@ -201,28 +207,33 @@ def read_maps(path) -> tuple:
     try:
         with np.load(path) as f:
             return pd.DataFrame(dict(video=f["video"], audio=f["audio"])), f["map"], tuple(f["range"].tolist())
-    except (KeyError, ValueError, EOFError, OSError) as error:
+    except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a whole file of maps ({type(error).__name__}: {error}). Delete it and run the `train` stage again.") from None
 
-# %% ../nbs/40_training.ipynb #611ae604
+# %% ../nbs/40_training.ipynb #0a194362
 def method_names() -> list:
     """Names of the trainable methods: the modules of this package that define `build`."""
     return sorted(p.stem for p in Path(importlib.import_module("slavc").__file__).parent.glob("*.py") if re.search(r"^def build\(", p.read_text(), re.M))
 
-def build_method(module: str, hyper: dict, encoders: dict, weights=None):
-    """A method on fresh trunks. `weights`: file of the pretrained visual trunk, "imagenet" or None.
+def build_method(module: str, hyper: dict, encoders: dict, weights=None) -> tuple:
+    """A method on fresh trunks and the frozen lower part of its visual trunk (None with encoders["frozen_stages"] = 0).
+
+    `weights`: file of the pretrained visual trunk, "imagenet" or None.
 
     ValueError: an unknown method (the known ones are listed) or hyper-parameter.
     """
     if module not in method_names():
         raise ValueError(f"no method {module!r}; known are {', '.join(method_names())}. Correct `module` in params.yaml, or add slavc/{module}.py with a `build` function.")
-    trunks = build_trunks(encoders["preset"], encoders["map_stride"], weights)
+    visual, audio = build_trunks(encoders["preset"], encoders["map_stride"], weights)
+    lower, upper = split_trunk(visual, encoders["frozen_stages"])
+    if lower is not None:
+        lower.to(memory_format=torch.channels_last)
     try:
-        return importlib.import_module(f"slavc.{module}").build(*trunks, **hyper)
+        return importlib.import_module(f"slavc.{module}").build(upper, audio, **hyper), lower
     except TypeError as error:
         raise ValueError(f"method {module}: {error}. Correct its `hyper` block in params.yaml.") from None
 
-# %% ../nbs/40_training.ipynb #363c6589
+# %% ../nbs/40_training.ipynb #9fa45fb1
 USED = ("audio", "clips", "encoders", "losses", "momentum", "training")
 
 def files_hash(folder) -> str:
@@ -253,25 +264,34 @@ def train_method(params: dict, name: str, data, weights, folder, progress=True) 
         about["fingerprint"] = mark = fingerprint([about, inputs], {*USED, entry["module"]})
         states.append(Path(folder).parent / ".state" / mark)
         torch.manual_seed(seed)
-        method = build_method(entry["module"], entry["hyper"], encoders, weights)
+        method, lower = build_method(entry["module"], entry["hyper"], encoders, weights)
+        if lower is not None:
+            lower.to(options["device"])
 
         def after_epoch(epoch):
-            maps = predict(method.localize, tests, pairs, size, audio, options["device"])
+            maps = predict(method.localize, tests, pairs, size, audio, options["device"], lower=lower)
             save_checkpoint(states[-1] / f"maps-{epoch:03d}.safetensors", {"map": torch.from_numpy(maps)}, dict(fingerprint=mark))
 
-        losses = fit(method, clips, size, audio, options, seed, states[-1] / "state.safetensors", mark, after_epoch, progress)
+        losses = fit(method, clips, size, audio, options, seed, states[-1] / "state.safetensors", mark, after_epoch, progress, lower)
         maps = [load_checkpoint(states[-1] / f"maps-{e:03d}.safetensors", mark)[0]["map"].numpy() for e in range(options["epochs"])]
-        save_checkpoint(Path(folder) / f"seed-{seed}.safetensors", method.state_dict(), about)
+        frozen = {} if lower is None else {f"lower.{k}": v for k, v in lower.state_dict().items()}
+        save_checkpoint(Path(folder) / f"seed-{seed}.safetensors", method.state_dict() | frozen, about)
         save_maps(Path(folder) / f"maps-{seed}.npz", pairs, np.stack(maps), method.range)
         rows += [dict(seed=seed, epoch=e + 1, loss=loss) for e, loss in enumerate(losses)]
     for state in states:
         shutil.rmtree(state)
     return pd.DataFrame(rows)
 
-def load_method(path, device="cpu"):
-    """A trained method from its checkpoint, in eval mode; how it was made is in `.about`. Errors as `load_checkpoint`."""
+def load_method(path, device="cpu") -> tuple:
+    """A trained method from its checkpoint, in eval mode, and the frozen lower part of its visual trunk (see `make_batch`).
+
+    How it was made is in `method.about`. Errors as `load_checkpoint`.
+    """
     tensors, about = load_checkpoint(path)
-    method = build_method(about["module"], about["hyper"], about["encoders"])
-    method.load_state_dict(tensors)
+    method, lower = build_method(about["module"], about["hyper"], about["encoders"])
+    method.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("lower.")})
     method.about = about
-    return method.to(device).eval()
+    if lower is not None:
+        lower.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("lower.")})
+        lower.to(device)
+    return method.to(device).eval(), lower

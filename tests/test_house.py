@@ -1,0 +1,98 @@
+"""The house is in order: notebooks and package agree, notebooks are clean, the package stays light, the README is current."""
+import json
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from conftest import ROOT, run
+
+from slavc.reports import fill
+from slavc.params import load_params
+
+
+def test_export_and_clean_change_nothing(scratch):
+    run("nbdev_export", cwd=scratch)
+    run("nbdev_clean", cwd=scratch)
+    changed = run("git", "status", "--porcelain", cwd=scratch).stdout
+    assert not changed, f"run nbdev_export and nbdev_clean, then commit:\n{changed}"
+
+
+def test_export_drift_is_seen(scratch):
+    """The check above can fail: a hand edit of a module shows."""
+    module = scratch / "slavc" / "clips.py"
+    before = module.read_bytes()
+    module.write_bytes(before + b"\nedited = True\n")
+    run("nbdev_export", cwd=scratch)
+    differs = module.read_bytes() != before + b"\nedited = True\n"
+    module.write_bytes(before)
+    assert differs
+
+
+def test_import_needs_only_the_light_packages():
+    """Every module but the command line imports with the heavier packages blocked."""
+    modules = sorted(p.stem for p in (ROOT / "slavc").glob("*.py") if p.stem not in ("__init__", "_modidx", "cli"))
+    code = ("import sys, importlib\n"
+            "for name in 'matplotlib seaborn soundfile safetensors tqdm yaml typer scipy papermill dvc nbdev tabulate sklearn'.split(): sys.modules[name] = None\n"
+            f"for name in {modules}: importlib.import_module('slavc.' + name)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_function_says_what_it_does():
+    import importlib
+    import inspect
+    bare = []
+    for path in (ROOT / "slavc").glob("[a-z]*.py"):
+        module = importlib.import_module(f"slavc.{path.stem}")
+        for name in getattr(module, "__all__", []):
+            thing = getattr(module, name)
+            if (inspect.isfunction(thing) or inspect.isclass(thing)) and not inspect.getdoc(thing):
+                bare.append(f"{path.stem}.{name}")
+    assert not bare, f"no docstring: {bare}"
+
+
+def test_readme_shows_the_table_of_the_pipeline():
+    readme, table = ROOT / "README.md", ROOT / "reports" / load_params(ROOT / "params.yaml")["profile"] / "table3.md"
+    assert fill(readme.read_text(), "table3", table.read_text()) == readme.read_text()
+
+
+def test_the_frozen_configuration_is_what_the_search_chose():
+    """No hand has moved a setting since: each method's options are those of the try that won on the validation draw."""
+    params, search = load_params(ROOT / "params.yaml"), load_params(ROOT / "profiles/search/params.yaml")
+    table = pd.read_csv(ROOT / "reports/search/search.csv")
+    assert params["world"]["seed"] != search["world"]["seed"]
+    for module in {m["module"] for m in params["methods"].values()}:
+        tries = table[table.method == module]
+        winner = tries.loc[(tries.AP + tries.LocAcc).idxmax()]
+        assert winner.chosen == "chosen"
+        frozen = [m for m in params["methods"].values() if m["module"] == module][0]
+        chosen = search["methods"][winner.key]
+        assert (frozen["hyper"], frozen["train"]) == (chosen["hyper"], chosen["train"]), f"{module}: params.yaml differs from the winner {winner.key}"
+    counts = table.groupby("method").size()
+    assert counts.nunique() == 1, "every method gets as many tries"
+
+
+def test_every_profile_reads():
+    for path in [ROOT / "params.yaml", *ROOT.glob("profiles/*/params.yaml")]:
+        params = load_params(path)
+        assert (path.parent / params["root"]).resolve() == ROOT
+        assert params["here"] == ("" if path.parent == ROOT else f"profiles/{path.parent.name}/")
+
+
+def test_committed_notebooks_show_their_results():
+    """A chapter is read with its outputs: at least one printed number or picture each."""
+    for path in sorted((ROOT / "nbs").glob("*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        assert path.stem == "index" or any(c.get("outputs") for c in cells), f"{path.name}: no output"
+
+
+def test_pictures_in_the_readme_exist():
+    for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize("name", ["reported.csv", "stamps.csv"])
+def test_data_is_text_with_unix_ends(name):
+    assert b"\r" not in (ROOT / "data" / name).read_bytes()

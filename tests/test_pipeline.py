@@ -1,0 +1,129 @@
+"""The pipeline: committed tables belong to committed code, the smoke profile runs from a fresh copy, and bad input is named."""
+import json
+import os
+import time
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, run
+
+
+def test_locks_are_true(scratch):
+    """Every committed result was made by the committed code, params and data: nothing would run again (files that are only cached may be absent)."""
+    from contextlib import chdir
+
+    from dvc.repo import Repo
+    with chdir(scratch):
+        stale = Repo(".").reproduce(all_pipelines=True, dry=True, allow_missing=True)
+    assert not stale, f"run these again and commit the locks: {[s.addressing for s in stale]}"
+
+
+@pytest.fixture(scope="module")
+def smoke(scratch):
+    start = time.time()
+    run("dvc", "repro", "profiles/smoke/dvc.yaml", cwd=scratch)
+    print(f"smoke profile: {time.time() - start:.0f} s")
+    return scratch
+
+
+def test_smoke_profile_runs(smoke):
+    folder = smoke / "reports" / "smoke"
+    for name in ("README.md", "table1.md", "table2.md", "table3.md", "curves.png", "curves.svg", "qualitative.png", "results/slavc.csv", "history/ezvsl.csv"):
+        assert (folder / name).stat().st_size > 0, name
+    results = pd.concat(map(pd.read_csv, (folder / "results").glob("*.csv")))
+    assert {"slavc", "slavc+ogl", "ezvsl", "ezvsl+ogl", "ogl", "random", "whole-image", "center-prior", "accept-all", "presence-oracle"} == set(results.method)
+    assert set(results.protocol) == {"paper", "released", "strict"} and set(results.iou) == {0.5, 0.75}
+    main = results[results.final & (results.protocol == "paper") & (results.iou == 0.5) & (results.subset == "all")].set_index(["method", "metric", "seed"]).value
+    assert main["presence-oracle", "AP", 0] == pytest.approx(main["presence-oracle", "LocAcc", 0], abs=1e-3)      # an oracle of presence: AP = LocAcc
+    share = main["center-prior", "LocAcc", 0] / 100
+    assert main["accept-all", "accept-all F1", 0] == pytest.approx(100 * share / (1 + share / 2), abs=1e-3)       # the identity of methods.md
+
+
+def test_smoke_counts_equal_the_committed_ones(smoke):
+    assert (smoke / "reports/smoke/counts.csv").read_text() == (ROOT / "reports/smoke/counts.csv").read_text()
+
+
+def test_the_pipeline_never_shows_training_the_truth():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert not [d for d in stages["train"]["do"]["deps"] if "truth" in d or "boxes" in d or "benchmark" in d]
+    source = "".join("".join(c["source"]) for c in json.loads((ROOT / "nbs/pipeline/train.ipynb").read_text())["cells"])
+    assert "truth" not in source.replace("The truth of the test is not opened.", "")
+
+
+def test_a_second_run_does_nothing(smoke):
+    start = time.time()
+    said = run("dvc", "repro", "profiles/smoke/dvc.yaml", cwd=smoke).stdout
+    assert "Running stage" not in said and "up to date" in said
+    print(f"nothing to do: {time.time() - start:.1f} s")
+
+
+@pytest.mark.parametrize("change, runs", [
+    (("slavc/ezvsl.py",), {"train@ezvsl", "evaluate@ezvsl", "tables", "figures"}),
+    (("slavc/reports.py",), {"tables", "figures"}),
+    (("nbs/pipeline/figures.ipynb",), {"figures"}),
+])
+def test_an_edit_runs_only_what_depends_on_it(smoke, change, runs):
+    from contextlib import chdir
+
+    from dvc.repo import Repo
+    for name in change:
+        path = smoke / name
+        before = path.read_bytes()
+        path.write_bytes(before + b"\n")
+        with chdir(smoke):
+            stages = Repo(".").reproduce("profiles/smoke/dvc.yaml", dry=True)
+        path.write_bytes(before)
+        assert {s.addressing.split(":")[-1] for s in stages} <= runs and stages
+
+
+def test_adding_a_method_is_one_line(smoke):
+    """A line in params.yaml makes a training and an evaluation stage; the others stay as they are."""
+    from contextlib import chdir
+
+    from dvc.repo import Repo
+    path = smoke / "profiles/smoke/params.yaml"
+    before = path.read_text()
+    line = "  another: {label: Another, module: ezvsl, seeds: [0], train: {}, hyper: {dim: 16, temperature: 0.2}}\n"
+    path.write_text(before.replace("\nevaluate:", "\n" + line + "\nevaluate:", 1).replace("\n\n" + line, "\n" + line))
+    with chdir(smoke):
+        stages = {s.addressing.split(":")[-1] for s in Repo(".").reproduce("profiles/smoke/dvc.yaml", dry=True)}
+    path.write_text(before)
+    assert {"train@another", "evaluate@another"} <= stages and not {"train@slavc", "train@ezvsl", "prepare", "pretrain"} & stages
+
+
+@pytest.mark.parametrize("old, new, message", [
+    ("module: slavc", "module: slavk", "no method 'slavk'; known are"),
+    ("temperature: 0.07", "temprature: 0.07", "temprature"),
+    ("schedule: cosine", "schedule: cosin", "train.schedule is 'cosin'; choose constant or cosine"),
+    ("batch: 32", "bacth: 32", "train.bacth is not known"),
+    ("name: procedural", "name: procedral", "world.name is 'procedral'; known worlds"),
+])
+def test_typos_in_params_are_named(smoke, tmp_path, old, new, message):
+    text = (smoke / "profiles/smoke/params.yaml").read_text()
+    assert old in text
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(old, new))
+    name = "prepare" if "procedral" in new else "train"
+    done = run("slavc", "stage", name, str(path), *(["slavc"] if name == "train" else []), cwd=smoke, check=False)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr.split("error: ")[-1], done.stderr[-2000:]
+
+
+def test_missing_stamps_stop_with_the_remedies(tmp_path, scratch):
+    done = run("slavc", "assets", cwd=scratch, check=False, SLAVC_STAMPS=str(tmp_path))
+    assert done.returncode == 1
+    for remedy in ("apt-get install", "SLAVC_STAMPS", "profiles/smoke/dvc.yaml"):
+        assert remedy in done.stderr
+
+
+def test_stamps_that_cannot_be_fetched_stop_too(tmp_path, scratch):
+    """No copy and no apt-get: never a silent fallback to another world."""
+    if os.path.isdir("/usr/share/tuxpaint/stamps"):
+        pytest.skip("the stamps are installed on this machine, so nothing would be fetched")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "apt-get").write_text("#!/bin/sh\necho 'E: no network' >&2\nexit 100\n")
+    (tools / "apt-get").chmod(0o755)
+    code = "import os; os.environ['PATH'] = %r + ':' + os.environ['PATH']; from slavc.stamps import find_stamps; find_stamps()" % str(tools)
+    done = run("python", "-c", code, cwd=scratch, check=False, SLAVC_CACHE=str(tmp_path / "cache"))
+    assert done.returncode != 0 and "could not be fetched" in done.stderr and "no network" in done.stderr and "apt-get install" in done.stderr

@@ -1,0 +1,126 @@
+"""Training survives being killed, and refuses what it cannot trust."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from slavc.clips import Pack
+from slavc.encoders import build_trunks
+from slavc.training import load_checkpoint, load_method, read_maps, save_checkpoint, train_method
+from slavc.worlds import prepare
+
+PARAMS = dict(
+    workers=1, world=dict(name="procedural", seed=3, frame=56, rate=8000, train=96, positives=10, sounding=4, silent_things=4, seconds=1.0),
+    audio=dict(window=128, hop=128, mean=-1.1, std=0.15), encoders=dict(preset="narrow", map_stride=16, visual_weights="pretrain", frozen_stages=2),
+    train=dict(epochs=3, batch=8, rate=1e-3, trunk_rate=1e-4, weight_decay=0.0, schedule="cosine", warmup=0.1, threads=1, device="cpu", loaders=0, checkpoint_steps=3),
+    methods=dict(slavc=dict(label="SLAVC", module="slavc", seeds=[5], train={}, hyper=dict(dim=32, temperature=0.1, visual_dropout=0.5, momentum=0.9))))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    prepare(PARAMS, folder / "data")
+    save_checkpoint(folder / "trunk.safetensors", build_trunks("narrow", 16, None)[0].state_dict(), {})
+    train_method(PARAMS, "slavc", folder / "data", folder / "trunk.safetensors", folder / "whole", progress=False)
+    return folder
+
+
+def train_in_a_process(folder, out):
+    code = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_training import PARAMS, train_method
+train_method(PARAMS, "slavc", {str(folder / 'data')!r}, {str(folder / 'trunk.safetensors')!r}, {str(out)!r}, progress=False)
+"""
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+def test_kill_9_changes_no_bit(prepared):
+    """Killed twice, each time as soon as new state is on disk; the weights and maps are those of the undisturbed run."""
+    out = prepared / "again" / "killed"
+    seen = None
+    for _ in range(2):
+        process = train_in_a_process(prepared, out)
+        for _ in range(1200):
+            states = list((prepared / "again" / ".state").glob("*/state.safetensors"))
+            stamp = states[0].stat().st_mtime_ns if states else None
+            if stamp not in (None, seen) or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        assert process.poll() is None, "the run ended before it could be killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        seen = stamp
+    assert not (out / "seed-5.safetensors").exists()
+    assert train_in_a_process(prepared, out).wait() == 0
+    whole, again = (load_file(f / "seed-5.safetensors") for f in (prepared / "whole", out))
+    assert all(torch.equal(whole[k], again[k]) for k in whole)
+    np.testing.assert_array_equal(read_maps(prepared / "whole" / "maps-5.npz")[1], read_maps(out / "maps-5.npz")[1])
+
+
+def test_another_seed_is_another_result(prepared):
+    other = {**PARAMS, "methods": {"slavc": PARAMS["methods"]["slavc"] | dict(seeds=[6])}}
+    train_method(other, "slavc", prepared / "data", prepared / "trunk.safetensors", prepared / "other", progress=False)
+    a, b = load_file(prepared / "whole/seed-5.safetensors"), load_file(prepared / "other/seed-6.safetensors")
+    assert not torch.equal(a["loc.audio.weight"], b["loc.audio.weight"])
+
+
+def test_checkpoints_refuse(prepared, tmp_path):
+    good = prepared / "whole" / "seed-5.safetensors"
+    assert load_method(good)[0].about["seed"] == 5
+    with pytest.raises(FileNotFoundError, match="no such checkpoint.*train"):
+        load_method(tmp_path / "none.safetensors")
+    cut = tmp_path / "cut.safetensors"
+    for size in (0, 5, 1000, good.stat().st_size - 1):
+        cut.write_bytes(good.read_bytes()[:size])
+        with pytest.raises(ValueError, match="cut.safetensors: not a whole slavc checkpoint.*train again"):
+            load_checkpoint(cut)
+    with pytest.raises(ValueError, match="belongs to another configuration"):
+        load_checkpoint(good, "0" * 16)
+    maps = tmp_path / "maps.npz"
+    maps.write_bytes((prepared / "whole" / "maps-5.npz").read_bytes()[:-100])
+    with pytest.raises(ValueError, match="maps.npz: not a whole file of maps"):
+        read_maps(maps)
+
+
+def test_a_loss_that_is_not_finite_stops(prepared, monkeypatch, tmp_path):
+    from slavc.slavc import SLAVC
+    monkeypatch.setattr(SLAVC, "loss", lambda self, batch: {"total": self.loc.audio.weight.sum() * float("nan")})
+    with pytest.raises(FloatingPointError, match="epoch 0, step 0 .seed 5.. Lower train.rate"):
+        train_method(PARAMS, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "nan", progress=False)
+
+
+def test_more_loader_processes_change_nothing(prepared):
+    loaders = {**PARAMS, "train": PARAMS["train"] | dict(loaders=2)}
+    train_method(loaders, "slavc", prepared / "data", prepared / "trunk.safetensors", prepared / "loaders", progress=False)
+    a, b = load_file(prepared / "whole/seed-5.safetensors"), load_file(prepared / "loaders/seed-5.safetensors")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_batch_larger_than_the_data(prepared, tmp_path):
+    big = {**PARAMS, "train": PARAMS["train"] | dict(batch=500)}
+    with pytest.raises(ValueError, match="train.batch is 500, but there are only 96 training clips"):
+        train_method(big, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "big", progress=False)
+
+
+@pytest.mark.parametrize("name", ["frames.npy", "waves.npy"])
+def test_a_damaged_pack(prepared, tmp_path, name):
+    import shutil
+    shutil.copytree(prepared / "data" / "train", tmp_path / "train")
+    whole = (tmp_path / "train" / name).read_bytes()
+    (tmp_path / "train" / name).write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(ValueError, match=f"{name}: cannot be read.*Delete the folder and run `prepare`"):
+        Pack(tmp_path / "train")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_cuda_trains_the_same_way(prepared, tmp_path):
+    device = {**PARAMS, "train": PARAMS["train"] | dict(device="cuda")}
+    history = train_method(device, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "cuda", progress=False)
+    assert np.isfinite(history.loss).all()
