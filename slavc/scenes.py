@@ -220,7 +220,7 @@ def hear(bank, settings, scene, rng, training) -> dict:
     return dict(sounds=sounds, noise=int(noise) % len(bank.noises), offset=rng.random(), snr=rng.uniform(*settings["snr"]),
                 tilt=rng.normal(0, 2), echo=rng.uniform(0.02, 0.35), wet=rng.uniform(0, 0.35), room=int(rng.integers(64)), gain=rng.uniform(-6, 0))
 
-# %% ../nbs/04_scenes.ipynb #394d93d3
+# %% ../nbs/04_scenes.ipynb #39af4482
 def play(recording, speed, start, gap, n, rate) -> np.ndarray:
     """n samples of a recording at a relative speed, from a random start, looped with a gap (seconds)."""
     m = max(2, int(len(recording) / speed))
@@ -229,6 +229,7 @@ def play(recording, speed, start, gap, n, rate) -> np.ndarray:
     return np.resize(np.roll(period, -int(start * m)), n) if m < n else once[int(start * (m - n)):][:n]
 
 def rms(x) -> float:
+    "Root of the mean square of a waveform."
     return float(np.sqrt(np.mean(np.square(x)) + 1e-12))
 
 def render_sound(bank, heard, n) -> np.ndarray:

@@ -55,12 +55,16 @@ def test_every_public_function_says_what_it_does():
 
 def test_readme_shows_the_table_of_the_pipeline():
     readme, table = ROOT / "README.md", ROOT / "reports" / load_params(ROOT / "params.yaml")["profile"] / "table3.md"
+    if not table.exists():
+        pytest.skip("the default profile has not been run yet: `make repro`")
     assert fill(readme.read_text(), "table3", table.read_text()) == readme.read_text()
 
 
 def test_the_frozen_configuration_is_what_the_search_chose():
     """No hand has moved a setting since: each method's options are those of the try that won on the validation draw."""
     params, search = load_params(ROOT / "params.yaml"), load_params(ROOT / "profiles/search/params.yaml")
+    if not (ROOT / "reports/search/search.csv").exists():
+        pytest.skip("the search has not been run yet: `make search`")
     table = pd.read_csv(ROOT / "reports/search/search.csv")
     assert params["world"]["seed"] != search["world"]["seed"]
     for module in {m["module"] for m in params["methods"].values()}:
@@ -89,6 +93,8 @@ def test_committed_notebooks_show_their_results():
 
 
 def test_pictures_in_the_readme_exist():
+    if not (ROOT / "dvc.lock").exists():
+        pytest.skip("the default profile has not been run yet: `make repro`")
     for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text()):
         assert (ROOT / name).is_file(), name
 
