@@ -233,7 +233,7 @@ def build_method(module: str, hyper: dict, encoders: dict, weights=None) -> tupl
     except TypeError as error:
         raise ValueError(f"method {module}: {error}. Correct its `hyper` block in params.yaml.") from None
 
-# %% ../nbs/40_training.ipynb #9fa45fb1
+# %% ../nbs/40_training.ipynb #6b7fd100
 USED = ("audio", "clips", "encoders", "losses", "momentum", "training")
 
 def files_hash(folder) -> str:
@@ -261,12 +261,12 @@ def train_method(params: dict, name: str, data, weights, folder, progress=True) 
     rows, states = [], []
     for seed in entry["seeds"]:
         about = dict(module=entry["module"], hyper=entry["hyper"], encoders=encoders, audio=audio, rate=clips.rate, size=size, train=options, seed=seed)
-        about["fingerprint"] = mark = fingerprint([about, inputs], {*USED, entry["module"]})
-        states.append(Path(folder).parent / ".state" / mark)
         torch.manual_seed(seed)
         method, lower = build_method(entry["module"], entry["hyper"], encoders, weights)
         if lower is not None:
             lower.to(options["device"])
+        about["fingerprint"] = mark = fingerprint([about, inputs], {*USED, entry["module"]})
+        states.append(Path(folder).parent / ".state" / mark)
 
         def after_epoch(epoch):
             maps = predict(method.localize, tests, pairs, size, audio, options["device"], lower=lower)
