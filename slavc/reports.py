@@ -127,7 +127,7 @@ def claims(results: pd.DataFrame, protocol: str, labels: dict, better="slavc", w
     table = pd.DataFrame([r | dict(verdict=verdict(r["difference"], r["error"])) for r in rows])
     return table.round({"difference": 2, "error": 2})
 
-# %% ../nbs/42_reports.ipynb #16c078e2
+# %% ../nbs/42_reports.ipynb #11e00978
 def curve_figure(results: pd.DataFrame, protocol: str, labels: dict, title: str):
     """LocAcc and AP after every epoch for each trained method; the band is the range over seeds. Returns the figure."""
     import matplotlib.pyplot as plt
@@ -135,14 +135,16 @@ def curve_figure(results: pd.DataFrame, protocol: str, labels: dict, title: str)
     rows = pd.concat([pick(results, m, protocol).assign(metric=m) for m in ("LocAcc", "AP")])
     rows = rows[rows.groupby("method").epoch.transform("nunique") > 1]
     rows = rows.assign(method=[label(m, labels) for m in rows.method])
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     for ax, metric in zip(axes, ("LocAcc", "AP")):
         sns.lineplot(rows[rows.metric == metric], x="epoch", y="value", hue="method", style="method", markers=True, dashes=False,
                      errorbar=("pi", 100), palette="colorblind", ax=ax, legend=metric == "LocAcc")
         ax.set(ylabel=f"{metric} (%)", ylim=(0, None), xlabel="epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
         sns.despine(ax=ax)
-    axes[0].legend(frameon=False, fontsize=8)
+    handles, names = axes[0].get_legend_handles_labels()
+    axes[0].get_legend().remove()
+    figure.legend(handles, names, frameon=False, fontsize=8, loc="outside right center")
     figure.suptitle(title, fontsize=9)
     return figure
 

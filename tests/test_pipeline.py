@@ -38,7 +38,7 @@ def smoke(scratch):
 
 def test_smoke_profile_runs(smoke):
     folder = smoke / "reports" / "smoke"
-    for name in ("README.md", "table1.md", "table2.md", "table3.md", "curves.png", "curves.svg", "qualitative.png", "results/slavc.csv", "history/ezvsl.csv"):
+    for name in ("README.md", "table1.md", "table2.md", "table3.md", "curves.png", "curves.svg", "qualitative.jpg", "results/slavc.csv", "history/ezvsl.csv"):
         assert (folder / name).stat().st_size > 0, name
     results = pd.concat(map(pd.read_csv, (folder / "results").glob("*.csv")))
     assert {"slavc", "slavc+ogl", "ezvsl", "ezvsl+ogl", "ogl", "random", "whole-image", "center-prior", "accept-all", "presence-oracle"} == set(results.method)
