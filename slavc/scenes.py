@@ -57,17 +57,17 @@ class Bank:
         self.loud = [i for i, s in enumerate(self.sprites) if s.category]
         self.mute = [i for i, s in enumerate(self.sprites) if not s.category]
 
-# %% ../nbs/04_scenes.ipynb #ed3c79f7
+# %% ../nbs/04_scenes.ipynb #dca71313
 SETTINGS = dict(
     seconds=3.0,
     off_screen=0.23, silent=0.15,              # shares of training pairs that are noise: 379 of 1000 in the paper
     sizes=(0.026, 0.348, 0.335, 0.291),        # shares of Small, Medium, Large, Huge: Table 1
-    centre=0.85,                               # how strongly big objects keep to the middle: Center Prior gets 34 %, as on VGG-SS
+    centre=0.85,                               # how strongly big objects keep to the middle: aims at Center Prior's 34 % on VGG-SS
     distractors=1,                             # at most so many things that do not sound
     mute_distractors=0.6,                      # share of them that never sound; the rest could, but keep quiet
     in_front=0.25,                             # share of distractors that may cover a part of the source
     favourite=0.4,                             # how often a category appears before its favourite background
-    place_noise=0.2,                           # how often a background brings its own noise: more, and it is all that a method learns
+    place_noise=0.2,                           # how often a background brings its own noise, an honest shortcut
     plain=0.35,                                # share of generated backgrounds
     second=0.10,                               # a second thing that sounds (training only)
     snr=(10.0, 24.0),                          # dB of the sound over the noise of the place
