@@ -2,7 +2,8 @@
 PYTHON ?= python3.11
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
-PARAMS ?= params.yaml
+# stages that run at the same time, a thread each
+JOBS ?= 2
 
 .PHONY: env repro smoke search test clean
 
@@ -16,17 +17,17 @@ env: .venv/made
 repro: env
 	nbdev_export
 	slavc assets
-	dvc repro
+	slavc repro --jobs $(JOBS)
 	slavc show
 
 smoke: env
-	dvc repro profiles/smoke/dvc.yaml
+	slavc repro profiles/smoke/params.yaml --jobs $(JOBS)
 	slavc show profiles/smoke/params.yaml
 
 # the written-down search on the validation draw, from which params.yaml was frozen
 search: env
 	slavc assets
-	dvc repro profiles/search/dvc.yaml
+	slavc repro profiles/search/params.yaml --jobs $(JOBS)
 	slavc show profiles/search/params.yaml
 
 test: env

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Clip', 'write_pack', 'write_text', 'Pack', 'crop_frame', 'squeeze_frame', 'TrainClips']
 
-# %% ../nbs/01_clips.ipynb #be1d6c23
-import csv, json, os
+# %% ../nbs/01_clips.ipynb #daefb700
+import json, os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context

@@ -6,7 +6,8 @@
 __all__ = ['PRESETS', 'MEAN', 'STD', 'Trunk', 'trunk', 'initialise', 'pool_audio', 'Projection', 'load_trunk', 'build_trunks',
            'normalise_frames', 'encode', 'UpperTrunk', 'split_trunk']
 
-# %% ../nbs/10_encoders.ipynb #6a0ae9da
+# %% ../nbs/10_encoders.ipynb #11b6b4d9
+import copy
 from pathlib import Path
 from pickle import UnpicklingError
 from urllib.error import URLError
@@ -14,6 +15,7 @@ from urllib.error import URLError
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 
@@ -200,7 +202,7 @@ def encode(nets: dict[str, nn.Module], spaces: tuple, frame: torch.Tensor, spec:
     a = F.dropout(pool_audio(nets["audio"](spec)), audio_dropout)      # (B, C)
     return {space: (nets[space].visual(V), nets[space].audio(a)) for space in spaces}
 
-# %% ../nbs/10_encoders.ipynb #801159a5
+# %% ../nbs/10_encoders.ipynb #ab89e8d6
 class UpperTrunk(nn.Module):
     "The stages of a trunk above a cut; `channels` is the depth of its map."
     def __init__(self, net: Trunk, stages: int):
@@ -214,16 +216,25 @@ class UpperTrunk(nn.Module):
             x = layer(x)
         return x                                              # (B, channels, h, w)
 
-def split_trunk(net: Trunk, stages: int) -> tuple:
-    """Cut a trunk above stage `stages`: (lower, upper), with upper(lower(x)) == net(x) in evaluation mode.
+def _fold(net: Trunk, stages: int) -> nn.Sequential:
+    "The first stages of a trunk as it stands, without batch norms: each is folded into the convolution before it."
+    net = copy.deepcopy(net).eval()
+    for block in (block for k in range(1, stages + 1) for block in getattr(net, f"layer{k}")):
+        block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), nn.Identity()
+        block.conv2, block.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), nn.Identity()
+        if block.downsample is not None:
+            block.downsample = fuse_conv_bn_eval(*block.downsample)
+    stem = [fuse_conv_bn_eval(net.conv1, net.bn1), nn.ReLU(inplace=True), net.maxpool]
+    return nn.Sequential(*stem, *(getattr(net, f"layer{k}") for k in range(1, stages + 1)))
 
-    `lower` is frozen and in evaluation mode; None for stages = 0, and then `upper` is the trunk itself.
+def split_trunk(net: Trunk, stages: int) -> tuple:
+    """Cut a trunk above stage `stages`: (lower, upper), with upper(lower(x)) = net(x) in evaluation mode, but for rounding.
+
+    `lower` is a frozen, channels-last copy; None for stages = 0, and then `upper` is the trunk itself.
     Raises ValueError unless 0 <= stages <= 3.
     """
     if stages not in (0, 1, 2, 3):
         raise ValueError(f"frozen_stages must be 0, 1, 2 or 3 (stage 4 is always trained), got {stages}")
     if stages == 0:
         return None, net
-    stem = [net.conv1, net.bn1, nn.ReLU(inplace=True), net.maxpool]
-    lower = nn.Sequential(*stem, *(getattr(net, f"layer{k}") for k in range(1, stages + 1)))
-    return lower.eval().requires_grad_(False), UpperTrunk(net, stages)
+    return _fold(net, stages).requires_grad_(False).to(memory_format=torch.channels_last), UpperTrunk(net, stages)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tidy', 'score_maps', 'object_prior', 'evaluate_controls', 'showcase', 'evaluate_method']
 
-# %% ../nbs/41_evaluation.ipynb #5d97eeff
+# %% ../nbs/41_evaluation.ipynb #b452cce7
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,10 @@ import torch
 
 from .clips import crop_frame
 from .controls import CONTROLS
-from .encoders import normalise_frames
+from .encoders import build_trunks, normalise_frames
 from .ogl import OGL, fuse, measure_upper
 from .protocols import PROTOCOLS, match_pairs, named_protocol, score_clips, summarise
-from .training import build_method, predict, read_maps, save_maps
+from .training import Inputs, predict, read_maps, save_maps
 from .worlds import open_clips, read_truth
 
 # %% ../nbs/41_evaluation.ipynb #8d71af2a
@@ -52,11 +52,11 @@ def score_maps(maps, map_range, pairs: pd.DataFrame, boxes: dict, main: str, pro
                 row["value"] = np.nan
     return rows
 
-# %% ../nbs/41_evaluation.ipynb #ef23d7e0
+# %% ../nbs/41_evaluation.ipynb #f384b03a
 def object_prior(params: dict, data, weights) -> OGL:
     """OGL on the pretrained trunk, its range measured on 512 training frames."""
     clips, size = open_clips(params, data, "train"), params["world"]["frame"]
-    visual = build_method("ogl", {}, params["encoders"] | dict(frozen_stages=0), weights)[0].visual
+    visual = build_trunks(params["encoders"]["preset"], params["encoders"]["map_stride"], weights)[0].eval()
     rng = np.random.default_rng(params["world"]["seed"])
     frames = [crop_frame(clips[int(i)].frame, size, rng) for i in rng.permutation(len(clips))[:512]]
     upper = measure_upper(visual, (normalise_frames(torch.from_numpy(np.stack(frames[i:i + 64]))) for i in range(0, len(frames), 64)))
@@ -64,7 +64,8 @@ def object_prior(params: dict, data, weights) -> OGL:
 
 def evaluate_controls(params: dict, data, weights, folder) -> tuple:
     """Score OGL and every control. Returns (tidy table, showcase). Writes `folder`/maps-ogl.npz, which `evaluate_method` fuses with."""
-    tests, size, audio = open_clips(params, data, "test"), params["world"]["frame"], params["audio"]
+    tests = open_clips(params, data, "test")
+    inputs = Inputs(params["world"]["frame"], tests.rate, params["audio"])
     truth, boxes = read_truth(data)
     rows, shown = [], {}
     for name, control in {"ogl": object_prior(params, data, weights), **{name: make() for name, make in CONTROLS.items()}}.items():
@@ -72,7 +73,7 @@ def evaluate_controls(params: dict, data, weights, folder) -> tuple:
         if getattr(control, "needs_presence", False):
             answers = iter(np.array_split((truth.kind == "positive").to_numpy(copy=True), range(64, len(truth), 64)))
             localize = lambda frame, spec: control.localize(frame, spec, next(answers))
-        maps = predict(localize, tests, truth, size, audio, batch=64)[None]
+        maps = predict(localize, tests, truth, inputs, batch=64)[None]
         rows += score_maps(maps, control.range, truth, boxes, params["evaluate"]["protocol"], PROTOCOLS,
                            getattr(control, "constant_confidence", False), method=name, seed=0)
         if name == "ogl":

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['as_tensor', 'upsample', 'to_score', 'top_quarter', 'confidence', 'relative_mask', 'absolute_mask', 'adaptive_mask',
-           'ciou', 'pointing', 'passes', 'loc_acc', 'auc', 'Sweep', 'sweep', 'average_precision', 'max_f1',
+           'count', 'ciou', 'pointing', 'passes', 'loc_acc', 'auc', 'Sweep', 'sweep', 'average_precision', 'max_f1',
            'accept_all_f1', 'chance_ap', 'presence_skill']
 
 # %% ../nbs/31_metrics.ipynb #9ccb41c4
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .boxes import GRID
 
-# %% ../nbs/31_metrics.ipynb #059b4e4d
+# %% ../nbs/31_metrics.ipynb #156a7fd2
 def as_tensor(values, dtype=None, device=None) -> torch.Tensor:
     """A tensor of whatever a caller has: tensor, array (read-only or reversed too), list, pandas column."""
     if not isinstance(values, torch.Tensor):
@@ -44,12 +44,13 @@ def upsample(maps, size: int = GRID, align_corners: bool = True) -> torch.Tensor
         raise ValueError(f"maps must be [N, h, w], got shape {tuple(maps.shape)}")
     if maps.shape[1:] == (size, size):
         return maps.float()
-    rows, columns = (_bicubic(n, size, align_corners).to(maps.device) for n in maps.shape[1:])
-    maps = maps.double()
+    rows, columns = (_bicubic(n, size, align_corners).to(maps.device, torch.float32) for n in maps.shape[1:])
+    maps = maps.float()
     floor = maps.amin((1, 2), keepdim=True)  # (N, 1, 1)
-    return (rows @ (maps - floor) @ columns.T + floor).float()  # (N, size, size)
+    each = lambda matrix: matrix.expand(len(maps), -1, -1)  # a product per map: its rounding does not depend on N
+    return torch.bmm(torch.bmm(each(rows), maps - floor), each(columns.T)).add_(floor)  # (N, size, size)
 
-# %% ../nbs/31_metrics.ipynb #00d39c6a
+# %% ../nbs/31_metrics.ipynb #d004145a
 def to_score(maps, map_range) -> torch.Tensor:
     """Bring maps (any shape) to a common scale by their static range: lo -> 0, hi -> 1, not clipped.
 
@@ -85,7 +86,7 @@ def confidence(maps, map_range, rule="max", align_corners: bool = True, chunk: i
         return to_score(maps.flatten(1).amax(1).double(), map_range)
     if rule != "top_quarter":
         raise ValueError(f"confidence rule must be 'max' or 'top_quarter', got {rule!r}")
-    parts = [top_quarter(to_score(upsample(part, align_corners=align_corners), map_range))
+    parts = [top_quarter(upsample(to_score(part.float(), map_range), align_corners=align_corners))
              for part in maps.split(chunk)]
     return torch.cat(parts)
 
@@ -128,14 +129,25 @@ def adaptive_mask(score, pixels) -> torch.Tensor:
     mask = score >= _at_rank(score, (n - pixels).clamp(0, n - 1))
     return mask & (pixels > 0)[:, None, None]
 
-# %% ../nbs/31_metrics.ipynb #fd9cf8da
+# %% ../nbs/31_metrics.ipynb #19bd5071
+def count(mask) -> torch.Tensor:
+    """How many pixels of each mask are set: bool [N, H, W] -> float64 [N]."""
+    if mask.device.type == "cpu":  # NumPy counts the bits of a whole row at once
+        return torch.tensor([np.count_nonzero(row) for row in mask.numpy()], dtype=torch.float64)
+    return mask.flatten(1).sum(1, dtype=torch.float64)
+
+
 def ciou(mask, gt) -> torch.Tensor:
-    """Consensus IoU: mask bool [N, H, W], ground truth float [N, H, W] -> float64 [N] (paper Sec. 4).
+    """Consensus IoU: mask bool [N, H, W], ground truth float or bool [N, H, W] -> float64 [N] (paper Sec. 4).
 
     Where neither mask nor truth has a pixel it is 0 (the release divides 0 by 0): nothing was found there.
     """
-    inside = (gt * mask).flatten(1).sum(1).double()  # (N,)
-    whole = gt.flatten(1).sum(1).double() + (mask & (gt == 0)).flatten(1).count_nonzero(1)
+    binary = gt.dtype == torch.bool
+    covered = gt if binary else gt > 0
+    both = mask & covered
+    inside = count(both) if binary else (gt * mask).flatten(1).sum(1).double()  # (N,)
+    area = count(covered) if binary else gt.flatten(1).sum(1).double()
+    whole = area + count(mask) - count(both)
     return torch.where(whole > 0, inside / whole.clamp(min=1e-9), torch.zeros_like(whole))
 
 
@@ -145,7 +157,8 @@ def pointing(score, gt) -> torch.Tensor:
     Several highest pixels count by the share that lies inside: a flat map is not judged by its first pixel.
     """
     peak = score == score.amax((1, 2), keepdim=True)  # (N, H, W)
-    return (peak & (gt > 0)).flatten(1).count_nonzero(1).double() / peak.flatten(1).count_nonzero(1)
+    covered = gt if gt.dtype == torch.bool else gt > 0
+    return count(peak & covered) / count(peak)
 
 # %% ../nbs/31_metrics.ipynb #0a10ba7d
 def passes(ciou, bar=0.5, strict: bool = True) -> torch.Tensor:

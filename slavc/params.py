@@ -8,14 +8,14 @@ __all__ = ['NUMBER', 'SCHEMA', 'METHOD', 'load_params']
 # %% ../nbs/08_params.ipynb #cae927dc
 from pathlib import Path
 
-# %% ../nbs/08_params.ipynb #eeddccb7
+# %% ../nbs/08_params.ipynb #31b762a2
 NUMBER = (int, float)
 SCHEMA = dict(
     profile=str, root=str, here=str, title=str, readme=(str, type(None)), workers=int,
     world=dict(name=str, seed=int, frame=int, rate=int, train=int, positives=int),   # and the settings of that world
     audio=dict(window=int, hop=int, mean=NUMBER, std=NUMBER),
     encoders=dict(preset=str, map_stride=int, visual_weights=str, frozen_stages=int),
-    pretrain=dict(images=int, frame=int, epochs=int, batch=int, rate=NUMBER, weight_decay=NUMBER, seed=int),
+    pretrain=dict(images=int, frame=int, epochs=int, batch=int, rate=NUMBER, weight_decay=NUMBER, seed=int, threads=int),
     train=dict(epochs=int, batch=int, rate=NUMBER, trunk_rate=NUMBER, weight_decay=NUMBER, schedule=str, warmup=NUMBER,
                threads=int, device=str, loaders=int, checkpoint_steps=int),
     methods=dict,                       # name -> dict(label, module, seeds, train, hyper)

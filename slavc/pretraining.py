@@ -5,10 +5,7 @@
 # %% auto #0
 __all__ = ['object_frame', 'object_images', 'pretrain_trunk']
 
-# %% ../nbs/17_pretraining.ipynb #0ca9af23
-import math
-from pathlib import Path
-
+# %% ../nbs/17_pretraining.ipynb #06091cfe
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -6,7 +6,7 @@
 __all__ = ['RULES', 'PROTOCOLS', 'SUBSETS', 'METRICS', 'Protocol', 'named_protocol', 'subsampled_ap', 'subsampled_f1',
            'match_pairs', 'score_clips', 'subset', 'summarise']
 
-# %% ../nbs/32_protocols.ipynb #cdbf1a2b
+# %% ../nbs/32_protocols.ipynb #55e0b6c5
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import torch
 
 from .boxes import gt_maps, size_group
 from .metrics import (Sweep, absolute_mask, accept_all_f1, adaptive_mask, as_tensor, auc, average_precision,
-                           chance_ap, ciou, loc_acc, max_f1, passes, pointing, presence_skill, relative_mask,
+                           chance_ap, ciou, count, loc_acc, max_f1, passes, pointing, presence_skill, relative_mask,
                            sweep, to_score, top_quarter, upsample)
 
 # %% ../nbs/32_protocols.ipynb #3af776dd
@@ -134,7 +134,7 @@ def match_pairs(video: Sequence, audio: Sequence, pairs: pd.DataFrame) -> np.nda
             raise ValueError(f"{len(keys)} predictions (video, audio) are {problem}: {_listing(keys)}")
     return given.get_indexer(wanted)
 
-# %% ../nbs/32_protocols.ipynb #a8df8d7c
+# %% ../nbs/32_protocols.ipynb #9ea63e59
 def _check_maps(maps, pairs):
     if not isinstance(maps, torch.Tensor):
         maps = np.asarray(maps)
@@ -152,15 +152,17 @@ def _check_maps(maps, pairs):
 def _score_positives(score, boxes, rules, kind):
     """Columns of a chunk of positives: score [B, 224, 224], boxes a list of [k, 4] on the grid."""
     gt = gt_maps(boxes, kind, score.device)  # (B, 224, 224)
+    area, covered = gt.flatten(1).sum(1), gt > 0
+    gt = covered if kind == "vggss" else gt  # a union counts faster as bits
     mask = (relative_mask if rules.mask == "relative" else absolute_mask)(score, rules.level)
-    adaptive = adaptive_mask(score, gt.flatten(1).count_nonzero(1))
-    columns = {"area": gt.flatten(1).sum(1), "ciou": ciou(mask, gt), "ciou_adaptive": ciou(adaptive, gt),
-               "pointing": pointing(score, gt), "predicted": mask.flatten(1).count_nonzero(1)}
+    adaptive = adaptive_mask(score, count(covered))
+    columns = {"area": area, "ciou": ciou(mask, gt), "ciou_adaptive": ciou(adaptive, gt),
+               "pointing": pointing(score, gt), "predicted": count(mask)}
     return {name: values.double().cpu().numpy() for name, values in columns.items()}
 
 
 def score_clips(maps, map_range, pairs: pd.DataFrame, boxes: dict, protocol="paper", kind: str = "vggss",
-                chunk: int = 64) -> pd.DataFrame:
+                chunk: int = 32) -> pd.DataFrame:
     """Score raw maps [N, h, w], row by row of `pairs`: a row per (video, audio).
 
     maps: array or tensor (any device); map_range: its static (lo, hi); pairs: columns video, audio, kind
@@ -187,7 +189,7 @@ def score_clips(maps, map_range, pairs: pd.DataFrame, boxes: dict, protocol="pap
         if rules.confidence == "max":
             table["confidence"][rows] = to_score(part.flatten(1).amax(1).double(), map_range).cpu()
             part, rows, seen = part[seen], rows[seen], seen[seen]  # only positives are enlarged
-        score = to_score(upsample(part, align_corners=rules.align_corners), map_range)  # (B, 224, 224)
+        score = upsample(to_score(part.float(), map_range), align_corners=rules.align_corners)  # (B, 224, 224)
         if rules.confidence == "top_quarter":
             table["confidence"][rows] = top_quarter(score).cpu()
         if seen.any():

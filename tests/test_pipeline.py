@@ -1,4 +1,5 @@
 """The pipeline: committed tables belong to committed code, the smoke profile runs from a fresh copy, and bad input is named."""
+import ast
 import json
 import os
 import time
@@ -7,6 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, run
+
+from slavc.training import method_names
 
 
 def test_locks_are_true(scratch):
@@ -31,7 +34,7 @@ def test_every_profile_has_results(profile):
 @pytest.fixture(scope="module")
 def smoke(scratch):
     start = time.time()
-    run("dvc", "repro", "profiles/smoke/dvc.yaml", cwd=scratch)
+    run("slavc", "repro", "profiles/smoke/params.yaml", "--jobs", "2", cwd=scratch)
     print(f"smoke profile: {time.time() - start:.0f} s")
     return scratch
 
@@ -60,11 +63,25 @@ def test_the_pipeline_never_shows_training_the_truth():
     assert "truth" not in source.replace("The truth of the test is not opened.", "")
 
 
-def test_a_second_run_does_nothing(smoke):
+@pytest.mark.parametrize("command", ["slavc repro profiles/smoke/params.yaml --jobs 2", "dvc repro profiles/smoke/dvc.yaml"])
+def test_a_second_run_does_nothing(smoke, command):
     start = time.time()
-    said = run("dvc", "repro", "profiles/smoke/dvc.yaml", cwd=smoke).stdout
+    said = run(*command.split(), cwd=smoke).stdout
     assert "Running stage" not in said and "up to date" in said
     print(f"nothing to do: {time.time() - start:.1f} s")
+
+
+def test_stages_side_by_side_wait_for_what_they_need(smoke):
+    """After an edit `slavc repro --jobs` may start what is due and nothing else, each stage after those it needs."""
+    path = smoke / "slavc/slavc.py"
+    before = path.read_bytes()
+    path.write_bytes(before + b"\n")
+    code = "import json; from slavc.cli import stage_order; print(json.dumps({k: sorted(v) for k, v in stage_order('profiles/smoke/dvc.yaml').items()}))"
+    order = json.loads(run("python", "-c", code, cwd=smoke).stdout.splitlines()[-1])
+    path.write_bytes(before)
+    short = lambda name: name.split(":")[-1]
+    assert {short(k): {short(v) for v in values} for k, values in order.items()} == {
+        "train@slavc": set(), "evaluate@slavc": {"train@slavc"}, "tables": {"evaluate@slavc"}, "figures": {"evaluate@slavc"}}
 
 
 @pytest.mark.parametrize("change, runs", [
@@ -84,6 +101,42 @@ def test_an_edit_runs_only_what_depends_on_it(smoke, change, runs):
             stages = Repo(".").reproduce("profiles/smoke/dvc.yaml", dry=True)
         path.write_bytes(before)
         assert {s.addressing.split(":")[-1] for s in stages} <= runs and stages
+
+
+IN_PARAMS = {"params"}                                             # reads params.yaml; what it reads is declared key by key
+MAKES_DATA = {"benchmark", "procedural", "scenes", "stamps"}       # its product is declared
+NOT_DECLARED = dict(prepare=set(), pretrain={"audio", "benchmark", "boxes", "clips", "folder", "training"}, tables=set(), train=MAKES_DATA | {"boxes"},
+                    controls=MAKES_DATA, evaluate=MAKES_DATA, figures={"audio", "benchmark"})
+
+
+def imported(source):
+    """Modules of the package that a piece of source imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names.add(node.module)
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("slavc."):
+            names.add(node.module.split(".")[1])
+    return names
+
+
+@pytest.mark.parametrize("name", NOT_DECLARED)
+def test_stages_declare_the_modules_they_use(name):
+    """Every module reachable from a stage's notebook is a dependency, but for those listed above with their reason."""
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][name]
+    deps = stage.get("do", stage)["deps"]
+    notebook = next(d for d in deps if d.endswith(".ipynb"))
+    cells = json.loads((ROOT / notebook).read_text())["cells"]
+    todo, used = imported("\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")), set()
+    while todo:
+        module = todo.pop()
+        used.add(module)
+        todo |= imported((ROOT / f"slavc/{module}.py").read_text()) - used
+    declared = {d[6:-3] for d in deps if d.startswith("slavc/")}
+    assert used - declared == NOT_DECLARED[name] & used | IN_PARAMS
+    if name == "train":                                            # what the methods themselves import
+        for module in method_names():
+            assert imported((ROOT / f"slavc/{module}.py").read_text()) <= declared
 
 
 def test_adding_a_method_is_one_line(smoke):
@@ -139,3 +192,14 @@ def test_stamps_that_cannot_be_fetched_stop_too(tmp_path, scratch):
     code = "import os; os.environ['PATH'] = %r + ':' + os.environ['PATH']; from slavc.stamps import find_stamps; find_stamps()" % str(tools)
     done = run("python", "-c", code, cwd=scratch, check=False, SLAVC_CACHE=str(tmp_path / "cache"))
     assert done.returncode != 0 and "could not be fetched" in done.stderr and "no network" in done.stderr and "apt-get install" in done.stderr
+
+
+def test_a_failed_stage_stops_the_rest(smoke):
+    """One bad setting: the stage that fails is named, what needs it does not run, and the exit code says so. (Last: it leaves the copy unfinished.)"""
+    path = smoke / "profiles/smoke/params.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("momentum: 0.97", "momentum: 1.97"))
+    done = run("slavc", "repro", "profiles/smoke/params.yaml", "--jobs", "2", cwd=smoke, check=False)
+    path.write_text(before)
+    assert done.returncode == 1 and "stopped at profiles/smoke/dvc.yaml:train@slavc" in done.stderr and "momentum must lie in [0, 1]" in done.stderr
+    assert "Running stage 'profiles/smoke/dvc.yaml:tables'" not in done.stdout

@@ -103,7 +103,8 @@ def test_a_folder_world_goes_through_the_pipeline(tmp_path):
     from PIL import Image
     import soundfile
     from slavc.evaluation import evaluate_controls, evaluate_method
-    from slavc.training import build_method, save_checkpoint, train_method
+    from slavc.encoders import build_trunks
+    from slavc.training import save_checkpoint, train_method
     root, rng = tmp_path / "vggss", np.random.default_rng(0)
     (root / "frames").mkdir(parents=True), (root / "audio").mkdir()
     ids = [f"clip{i:02d}_000010" for i in range(20)]
@@ -124,7 +125,7 @@ def test_a_folder_world_goes_through_the_pipeline(tmp_path):
     pairs = prepare(params, tmp_path / "data")
     assert pairs.kind.value_counts().to_dict() == {"positive": 6, "easy": 5, "real": 1}
     assert len(json.loads((tmp_path / "data/train/ids.json").read_text())) == 13         # 20 less the 7 of the test
-    save_checkpoint(tmp_path / "trunk.safetensors", build_method("ogl", {}, params["encoders"] | dict(frozen_stages=0))[0].visual.state_dict(), {})
+    save_checkpoint(tmp_path / "trunk.safetensors", build_trunks("narrow", 16, None)[0].state_dict(), {})
     train_method(params, "ezvsl", tmp_path / "data", tmp_path / "trunk.safetensors", tmp_path / "run", progress=False)
     evaluate_controls(params, tmp_path / "data", tmp_path / "trunk.safetensors", tmp_path / "controls")
     results, shown = evaluate_method(params, "ezvsl", tmp_path / "data", tmp_path / "run", tmp_path / "controls/maps-ogl.npz")
