@@ -5,7 +5,7 @@ export PATH := $(BIN):$(PATH)
 # stages that run at the same time, a thread each
 JOBS ?= 2
 
-.PHONY: env repro smoke search test clean
+.PHONY: env repro smoke search test bench
 
 env: .venv/made
 
@@ -33,3 +33,7 @@ search: env
 test: env
 	-slavc assets
 	pytest
+
+# speed and memory, as ratios against the obvious alternative in the same run
+bench: env
+	python bench/evaluation.py

@@ -8,10 +8,10 @@ __all__ = ['NUMBER', 'SCHEMA', 'METHOD', 'load_params']
 # %% ../nbs/08_params.ipynb #cae927dc
 from pathlib import Path
 
-# %% ../nbs/08_params.ipynb #31b762a2
+# %% ../nbs/08_params.ipynb #c5e0e810
 NUMBER = (int, float)
 SCHEMA = dict(
-    profile=str, root=str, here=str, title=str, readme=(str, type(None)), workers=int,
+    profile=str, root=str, here=str, title=str, readme=(str, type(None)), paper_audit=str, workers=int,
     world=dict(name=str, seed=int, frame=int, rate=int, train=int, positives=int),   # and the settings of that world
     audio=dict(window=int, hop=int, mean=NUMBER, std=NUMBER),
     encoders=dict(preset=str, map_stride=int, visual_weights=str, frozen_stages=int),

@@ -6,9 +6,11 @@
 __all__ = ['RULES', 'PROTOCOLS', 'SUBSETS', 'METRICS', 'Protocol', 'named_protocol', 'subsampled_ap', 'subsampled_f1',
            'match_pairs', 'score_clips', 'subset', 'summarise']
 
-# %% ../nbs/32_protocols.ipynb #55e0b6c5
+# %% ../nbs/32_protocols.ipynb #11a4e9bc
 import math
+import operator
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +18,7 @@ import pandas as pd
 import torch
 
 from .boxes import gt_maps, size_group
-from .metrics import (Sweep, absolute_mask, accept_all_f1, adaptive_mask, as_tensor, auc, average_precision,
+from .metrics import (Ranks, Sweep, absolute_mask, accept_all_f1, adaptive_mask, as_tensor, auc, average_precision, bits,
                            chance_ap, ciou, count, loc_acc, max_f1, passes, pointing, presence_skill, relative_mask,
                            sweep, to_score, top_quarter, upsample)
 
@@ -134,7 +136,7 @@ def match_pairs(video: Sequence, audio: Sequence, pairs: pd.DataFrame) -> np.nda
             raise ValueError(f"{len(keys)} predictions (video, audio) are {problem}: {_listing(keys)}")
     return given.get_indexer(wanted)
 
-# %% ../nbs/32_protocols.ipynb #9ea63e59
+# %% ../nbs/32_protocols.ipynb #1707fd5a
 def _check_maps(maps, pairs):
     if not isinstance(maps, torch.Tensor):
         maps = np.asarray(maps)
@@ -149,13 +151,13 @@ def _check_maps(maps, pairs):
     return maps
 
 
-def _score_positives(score, boxes, rules, kind):
+def _score_positives(score, ranks, boxes, rules, kind):
     """Columns of a chunk of positives: score [B, 224, 224], boxes a list of [k, 4] on the grid."""
     gt = gt_maps(boxes, kind, score.device)  # (B, 224, 224)
-    area, covered = gt.flatten(1).sum(1), gt > 0
-    gt = covered if kind == "vggss" else gt  # a union counts faster as bits
-    mask = (relative_mask if rules.mask == "relative" else absolute_mask)(score, rules.level)
-    adaptive = adaptive_mask(score, count(covered))
+    covered = bits(operator.gt, gt, 0)
+    area, gt = (count(covered), covered) if kind == "vggss" else (gt.flatten(1).sum(1), gt)  # a union counts faster as bits
+    mask = relative_mask(score, rules.level, ranks) if rules.mask == "relative" else absolute_mask(score, rules.level)
+    adaptive = adaptive_mask(score, count(covered), ranks)
     columns = {"area": area, "ciou": ciou(mask, gt), "ciou_adaptive": ciou(adaptive, gt),
                "pointing": pointing(score, gt), "predicted": count(mask)}
     return {name: values.double().cpu().numpy() for name, values in columns.items()}
@@ -183,19 +185,30 @@ def score_clips(maps, map_range, pairs: pd.DataFrame, boxes: dict, protocol="pap
         raise ValueError(f"{len(lost)} positives have no boxes: {', '.join(map(str, lost[:10]))}")
     table = {name: np.zeros(len(pairs)) for name in ("area", "confidence", "ciou")}
     table |= {name: np.full(len(pairs), np.nan) for name in ("ciou_adaptive", "pointing", "predicted")}
-    for start in range(0, len(pairs), chunk):
-        rows = np.arange(start, min(start + chunk, len(pairs)))
-        part, seen = as_tensor(maps[start : start + chunk]), positive[rows]
-        if rules.confidence == "max":
-            table["confidence"][rows] = to_score(part.flatten(1).amax(1).double(), map_range).cpu()
-            part, rows, seen = part[seen], rows[seen], seen[seen]  # only positives are enlarged
-        score = upsample(to_score(part.float(), map_range), align_corners=rules.align_corners)  # (B, 224, 224)
-        if rules.confidence == "top_quarter":
-            table["confidence"][rows] = top_quarter(score).cpu()
-        if seen.any():
-            truth = [boxes[v] for v in pairs["video"].iloc[rows[seen]]]
-            for name, values in _score_positives(score[seen], truth, rules, kind).items():
-                table[name][rows[seen]] = values
+    video, top = pairs["video"].to_numpy(), rules.confidence == "top_quarter"
+
+    def raw(rows):
+        return as_tensor(maps[rows] if isinstance(maps, np.ndarray) else maps[torch.from_numpy(rows).to(maps.device)])  # (B, h, w)
+
+    def enlarged(rows):
+        return upsample(to_score(raw(rows).float(), map_range), align_corners=rules.align_corners)  # (B, 224, 224)
+
+    def score_positives(rows):
+        score = enlarged(rows)
+        ranks = Ranks(score)
+        if top:
+            table["confidence"][rows] = top_quarter(score, ranks).cpu()
+        for name, values in _score_positives(score, ranks, [boxes[v] for v in video[rows]], rules, kind).items():
+            table[name][rows] = values
+
+    def score_confidence(rows):
+        confidence = top_quarter(enlarged(rows)) if top else to_score(raw(rows).flatten(1).amax(1).double(), map_range)
+        table["confidence"][rows] = confidence.cpu()
+
+    on_cpu = not (isinstance(maps, torch.Tensor) and maps.is_cuda)
+    with ThreadPoolExecutor(torch.get_num_threads() if on_cpu else 1) as pool:  # most of it is NumPy, which lets other threads run
+        for job, rows in ((score_positives, np.flatnonzero(positive)), (score_confidence, np.flatnonzero(~positive) if top else np.arange(len(pairs)))):
+            list(pool.map(job, [rows[start : start + chunk] for start in range(0, len(rows), chunk)]))
     return pairs.assign(size=np.where(positive, size_group(table["area"]), ""), **table)
 
 # %% ../nbs/32_protocols.ipynb #447f3f19

@@ -105,7 +105,7 @@ def test_an_edit_runs_only_what_depends_on_it(smoke, change, runs):
 
 IN_PARAMS = {"params"}                                             # reads params.yaml; what it reads is declared key by key
 MAKES_DATA = {"benchmark", "procedural", "scenes", "stamps"}       # its product is declared
-NOT_DECLARED = dict(prepare=set(), pretrain={"audio", "benchmark", "boxes", "clips", "folder", "training"}, tables=set(), train=MAKES_DATA | {"boxes"},
+NOT_DECLARED = dict(prepare=set(), pretrain={"audio", "benchmark", "boxes", "clips", "folder", "training"}, tables=set(), train=MAKES_DATA | {"boxes"}, audit=set(),
                     controls=MAKES_DATA, evaluate=MAKES_DATA, figures={"audio", "benchmark"})
 
 
