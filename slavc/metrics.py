@@ -55,7 +55,7 @@ def upsample(maps, size: int = GRID, align_corners: bool = True) -> torch.Tensor
     each = lambda matrix: matrix.expand(len(maps), -1, -1)
     return torch.bmm(torch.bmm(each(rows), maps - floor), each(columns.T)).add_(floor)
 
-# %% ../nbs/31_metrics.ipynb #eabb50cf
+# %% ../nbs/31_metrics.ipynb #a4edb889
 def to_score(maps, map_range) -> torch.Tensor:
     """Bring maps (any shape) to a common scale by their static range: lo -> 0, hi -> 1, not clipped.
 
@@ -69,36 +69,42 @@ def to_score(maps, map_range) -> torch.Tensor:
 
 
 class Ranks:
-    """The values of score maps [N, H, W] by rank, 0 = lowest. On a CPU each map is sorted only as far as it is asked about."""
+    """The values of score maps [N, H, W] by rank, 0 = lowest. On a CPU they are sorted only as far as one asks."""
 
     def __init__(self, score):
         flat = score.flatten(1)  # (N, n)
-        self.n, self.device = flat.shape[1], flat.device
-        on_cpu = flat.device.type == "cpu"
-        self.rows = list(flat.numpy().copy()) if on_cpu else flat.sort(1).values
-        self.dtype = flat.numpy().dtype if on_cpu else flat.dtype
-        self.placed = [[-1, self.n] for _ in self.rows] if on_cpu else None  # ranks that are in place, and both ends
+        self.n, self.device, self.on_cpu = flat.shape[1], flat.device, flat.device.type == "cpu"
+        self.values = flat.numpy().copy() if self.on_cpu else flat.sort(1).values
+        self.placed = [-1, self.n]  # ranks that are in place in every map, and both ends
 
     def at(self, rank) -> torch.Tensor:
         """The value at a rank (an int, or one per map): [N, 1, 1]."""
-        ranks = as_tensor(rank, device=self.device).expand(len(self.rows))
-        if self.placed is None:
-            return self.rows.gather(1, ranks[:, None])[:, :, None]
-        for row, placed, k in zip(self.rows, self.placed, ranks.tolist()):
-            i = bisect(placed, k)
-            if placed[i - 1] != k:
-                low = placed[i - 1] + 1
-                row[low : placed[i]].partition(k - low)
-                placed.insert(i, k)
-        return torch.from_numpy(np.array([row[k] for row, k in zip(self.rows, ranks.tolist())], self.dtype))[:, None, None]
+        ranks = as_tensor(rank, device=self.device)
+        if not self.on_cpu:
+            return self.values.gather(1, ranks.expand(len(self.values))[:, None])[:, :, None]
+        if ranks.ndim == 0:
+            k = int(ranks)
+            i = bisect(self.placed, k)
+            if self.placed[i - 1] != k:
+                low = self.placed[i - 1] + 1
+                self.values[:, low : self.placed[i]].partition(k - low, axis=1)
+                self.placed.insert(i, k)
+            found = self.values[:, k]
+        else:
+            found = np.empty(len(self.values), self.values.dtype)
+            for n, (row, k) in enumerate(zip(self.values, ranks.tolist())):
+                i = bisect(self.placed, k)
+                if self.placed[i - 1] != k:
+                    low = self.placed[i - 1] + 1
+                    row[low : self.placed[i]].partition(k - low)
+                found[n] = row[k]
+        return torch.from_numpy(found.copy())[:, None, None]
 
     def top_mean(self, count: int) -> torch.Tensor:
         """Mean of the `count` highest values of each map: float64 [N]."""
-        first = self.n - count
-        if self.placed is None:
-            return self.rows[:, first:].double().mean(1)
-        self.at(first)
-        return torch.tensor([row[first:].mean(dtype=np.float64) for row in self.rows], dtype=torch.float64)
+        self.at(self.n - count)
+        top = self.values[:, self.n - count :]
+        return torch.from_numpy(top.mean(1, dtype=np.float64)) if self.on_cpu else top.double().mean(1)
 
 
 def top_quarter(score: torch.Tensor, ranks: Ranks | None = None) -> torch.Tensor:

@@ -6,7 +6,7 @@
 __all__ = ['RULES', 'PROTOCOLS', 'SUBSETS', 'METRICS', 'Protocol', 'named_protocol', 'subsampled_ap', 'subsampled_f1',
            'match_pairs', 'score_clips', 'subset', 'summarise']
 
-# %% ../nbs/32_protocols.ipynb #11a4e9bc
+# %% ../nbs/32_protocols.ipynb #cb1c3e80
 import math
 import operator
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .boxes import gt_maps, size_group
+from .boxes import covered_maps, gt_maps, size_group
 from .metrics import (Ranks, Sweep, absolute_mask, accept_all_f1, adaptive_mask, as_tensor, auc, average_precision, bits,
                            chance_ap, ciou, count, loc_acc, max_f1, passes, pointing, presence_skill, relative_mask,
                            sweep, to_score, top_quarter, upsample)
@@ -136,7 +136,7 @@ def match_pairs(video: Sequence, audio: Sequence, pairs: pd.DataFrame) -> np.nda
             raise ValueError(f"{len(keys)} predictions (video, audio) are {problem}: {_listing(keys)}")
     return given.get_indexer(wanted)
 
-# %% ../nbs/32_protocols.ipynb #1707fd5a
+# %% ../nbs/32_protocols.ipynb #30b2785c
 def _check_maps(maps, pairs):
     if not isinstance(maps, torch.Tensor):
         maps = np.asarray(maps)
@@ -153,9 +153,12 @@ def _check_maps(maps, pairs):
 
 def _score_positives(score, ranks, boxes, rules, kind):
     """Columns of a chunk of positives: score [B, 224, 224], boxes a list of [k, 4] on the grid."""
-    gt = gt_maps(boxes, kind, score.device)  # (B, 224, 224)
-    covered = bits(operator.gt, gt, 0)
-    area, gt = (count(covered), covered) if kind == "vggss" else (gt.flatten(1).sum(1), gt)  # a union counts faster as bits
+    if kind == "vggss":
+        covered = gt = torch.from_numpy(covered_maps(boxes)).to(score.device)  # (B, 224, 224); a union counts faster as bits
+    else:
+        gt = gt_maps(boxes, kind, score.device)
+        covered = bits(operator.gt, gt, 0)
+    area = count(gt) if kind == "vggss" else gt.flatten(1).sum(1)
     mask = relative_mask(score, rules.level, ranks) if rules.mask == "relative" else absolute_mask(score, rules.level)
     adaptive = adaptive_mask(score, count(covered), ranks)
     columns = {"area": area, "ciou": ciou(mask, gt), "ciou_adaptive": ciou(adaptive, gt),

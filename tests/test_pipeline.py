@@ -86,7 +86,7 @@ def test_stages_side_by_side_wait_for_what_they_need(smoke):
 
 @pytest.mark.parametrize("change, runs", [
     (("slavc/ezvsl.py",), {"train@ezvsl", "evaluate@ezvsl", "tables", "figures"}),
-    (("slavc/reports.py",), {"tables", "figures"}),
+    (("slavc/reports.py",), {"tables", "figures", "audit"}),
     (("nbs/pipeline/figures.ipynb",), {"figures"}),
 ])
 def test_an_edit_runs_only_what_depends_on_it(smoke, change, runs):
