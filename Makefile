@@ -37,3 +37,4 @@ test: env
 # speed and memory, as ratios against the obvious alternative in the same run
 bench: env
 	python bench/evaluation.py
+	python bench/training.py
