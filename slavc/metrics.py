@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from .boxes import GRID
 
-# %% ../nbs/31_metrics.ipynb #97e28b50
+# %% ../nbs/31_metrics.ipynb #2c60267f
 def as_tensor(values, dtype=None, device=None) -> torch.Tensor:
     """A tensor of whatever a caller has: tensor, array (read-only or reversed too), list, pandas column."""
     if not isinstance(values, torch.Tensor):
@@ -50,12 +50,13 @@ def upsample(maps, size: int = GRID, align_corners: bool = True) -> torch.Tensor
     maps = maps.float()
     floor = maps.amin((1, 2), keepdim=True)  # (N, 1, 1)
     if maps.device.type == "cpu":  # a product per map: its rounding depends neither on N nor on the number of threads
-        big = rows.numpy() @ (maps - floor).numpy() @ columns.numpy().T  # (N, size, size)
-        return torch.from_numpy(np.add(big, floor.numpy(), out=big))
+        wide = (maps - floor).numpy() @ columns.numpy().T  # (N, h, size)
+        wide = np.concatenate([wide, np.broadcast_to(floor.numpy(), (len(maps), 1, size))], 1)  # the floor is one more row, of weight 1
+        return torch.from_numpy(np.pad(rows.numpy(), ((0, 0), (0, 1)), constant_values=1) @ wide)  # (N, size, size)
     each = lambda matrix: matrix.expand(len(maps), -1, -1)
     return torch.bmm(torch.bmm(each(rows), maps - floor), each(columns.T)).add_(floor)
 
-# %% ../nbs/31_metrics.ipynb #a4edb889
+# %% ../nbs/31_metrics.ipynb #2804968d
 def to_score(maps, map_range) -> torch.Tensor:
     """Bring maps (any shape) to a common scale by their static range: lo -> 0, hi -> 1, not clipped.
 
@@ -69,12 +70,12 @@ def to_score(maps, map_range) -> torch.Tensor:
 
 
 class Ranks:
-    """The values of score maps [N, H, W] by rank, 0 = lowest. On a CPU they are sorted only as far as one asks."""
+    """The values of score maps [N, H, W] by rank, 0 = lowest. On a CPU they are sorted only as far as one asks, in place if not `keep`."""
 
-    def __init__(self, score):
+    def __init__(self, score, keep: bool = True):
         flat = score.flatten(1)  # (N, n)
         self.n, self.device, self.on_cpu = flat.shape[1], flat.device, flat.device.type == "cpu"
-        self.values = flat.numpy().copy() if self.on_cpu else flat.sort(1).values
+        self.values = (flat.numpy().copy() if keep else flat.numpy()) if self.on_cpu else flat.sort(1).values
         self.placed = [-1, self.n]  # ranks that are in place in every map, and both ends
 
     def at(self, rank) -> torch.Tensor:
@@ -128,7 +129,7 @@ def confidence(maps, map_range, rule="max", align_corners: bool = True, chunk: i
              for part in maps.split(chunk)]
     return torch.cat(parts)
 
-# %% ../nbs/31_metrics.ipynb #0581b091
+# %% ../nbs/31_metrics.ipynb #90797d24
 def bits(op, a, b) -> torch.Tensor:
     """A comparison or combination of tensors (from `operator`) as a mask: NumPy is many times faster at it than torch on a CPU."""
     if a.device.type != "cpu":
@@ -161,10 +162,11 @@ def adaptive_mask(score, pixels, ranks: Ranks | None = None) -> torch.Tensor:
     pixels = as_tensor(pixels, device=score.device).long()  # (N,)
     ranks = ranks or Ranks(score)
     mask = bits(operator.ge, score, ranks.at((ranks.n - pixels).clamp(0, ranks.n - 1)))
-    mask[pixels == 0] = False
+    if (empty := pixels == 0).any():
+        mask[empty] = False
     return mask
 
-# %% ../nbs/31_metrics.ipynb #35f7ebbf
+# %% ../nbs/31_metrics.ipynb #baf73751
 def count(mask) -> torch.Tensor:
     """How many pixels of each mask are set: bool [N, H, W] -> float64 [N]."""
     if mask.device.type == "cpu":  # NumPy counts the bits of a whole row at once
@@ -172,17 +174,20 @@ def count(mask) -> torch.Tensor:
     return mask.flatten(1).sum(1, dtype=torch.float64)
 
 
-def ciou(mask, gt) -> torch.Tensor:
+def ciou(mask, gt, area=None) -> torch.Tensor:
     """Consensus IoU: mask bool [N, H, W], ground truth float or bool [N, H, W] -> float64 [N] (paper Sec. 4).
 
-    Where neither mask nor truth has a pixel it is 0 (the release divides 0 by 0): nothing was found there.
+    area: [N], the sum of each truth, if known. Where neither mask nor truth has a pixel it is 0 (the release divides
+    0 by 0): nothing was found there.
     """
-    binary = gt.dtype == torch.bool
-    covered = gt if binary else bits(operator.gt, gt, 0)
-    both = bits(operator.and_, mask, covered)
-    inside = count(both) if binary else (gt * mask).flatten(1).sum(1).double()  # (N,)
-    area = count(covered) if binary else gt.flatten(1).sum(1).double()
-    whole = area + count(mask) - count(both)
+    if gt.dtype == torch.bool:
+        inside = both = count(bits(operator.and_, mask, gt))  # (N,)
+        area = count(gt) if area is None else area
+    else:
+        both = count(bits(operator.and_, mask, bits(operator.gt, gt, 0)))
+        inside = (gt * mask).flatten(1).sum(1).double()
+        area = (gt.flatten(1).sum(1) if area is None else area).double()
+    whole = area + count(mask) - both
     return torch.where(whole > 0, inside / whole.clamp(min=1e-9), torch.zeros_like(whole))
 
 

@@ -136,7 +136,7 @@ def match_pairs(video: Sequence, audio: Sequence, pairs: pd.DataFrame) -> np.nda
             raise ValueError(f"{len(keys)} predictions (video, audio) are {problem}: {_listing(keys)}")
     return given.get_indexer(wanted)
 
-# %% ../nbs/32_protocols.ipynb #30b2785c
+# %% ../nbs/32_protocols.ipynb #05288509
 def _check_maps(maps, pairs):
     if not isinstance(maps, torch.Tensor):
         maps = np.asarray(maps)
@@ -151,6 +151,9 @@ def _check_maps(maps, pairs):
     return maps
 
 
+np.empty(31 << 20, np.uint8)  # glibc: once a block this large was freed, smaller ones keep their pages instead of faulting them in each time
+
+
 def _score_positives(score, ranks, boxes, rules, kind):
     """Columns of a chunk of positives: score [B, 224, 224], boxes a list of [k, 4] on the grid."""
     if kind == "vggss":
@@ -160,14 +163,14 @@ def _score_positives(score, ranks, boxes, rules, kind):
         covered = bits(operator.gt, gt, 0)
     area = count(gt) if kind == "vggss" else gt.flatten(1).sum(1)
     mask = relative_mask(score, rules.level, ranks) if rules.mask == "relative" else absolute_mask(score, rules.level)
-    adaptive = adaptive_mask(score, count(covered), ranks)
-    columns = {"area": area, "ciou": ciou(mask, gt), "ciou_adaptive": ciou(adaptive, gt),
+    adaptive = adaptive_mask(score, area if kind == "vggss" else count(covered), ranks)
+    columns = {"area": area, "ciou": ciou(mask, gt, area), "ciou_adaptive": ciou(adaptive, gt, area),
                "pointing": pointing(score, gt), "predicted": count(mask)}
     return {name: values.double().cpu().numpy() for name, values in columns.items()}
 
 
 def score_clips(maps, map_range, pairs: pd.DataFrame, boxes: dict, protocol="paper", kind: str = "vggss",
-                chunk: int = 32) -> pd.DataFrame:
+                chunk: int = 64) -> pd.DataFrame:
     """Score raw maps [N, h, w], row by row of `pairs`: a row per (video, audio).
 
     maps: array or tensor (any device); map_range: its static (lo, hi); pairs: columns video, audio, kind
@@ -205,7 +208,11 @@ def score_clips(maps, map_range, pairs: pd.DataFrame, boxes: dict, protocol="pap
             table[name][rows] = values
 
     def score_confidence(rows):
-        confidence = top_quarter(enlarged(rows)) if top else to_score(raw(rows).flatten(1).amax(1).double(), map_range)
+        if top:
+            score = enlarged(rows)
+            confidence = top_quarter(score, Ranks(score, keep=False))
+        else:
+            confidence = to_score(raw(rows).flatten(1).amax(1).double(), map_range)
         table["confidence"][rows] = confidence.cpu()
 
     on_cpu = not (isinstance(maps, torch.Tensor) and maps.is_cuda)
