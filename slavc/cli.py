@@ -82,7 +82,7 @@ def repro(params: Path = typer.Argument(Path("params.yaml"), help="a params.yaml
     if failed:
         fail(f"stopped at {', '.join(failed)}; what had been finished is kept.")
 
-# %% ../nbs/43_cli.ipynb #7b56da65
+# %% ../nbs/43_cli.ipynb #d01dda44
 @app.command()
 def assets():
     """Find or fetch the material of the stamps world and print where it is."""
@@ -98,7 +98,7 @@ def show(params: Path = typer.Argument(Path("params.yaml"), help="a params.yaml"
     from slavc.params import load_params
     try:
         folder = Path("reports", load_params(params)["profile"])
-        for name in ("table1", "table2", "table3", "claims"):
+        for name in ("table1", "table2", "table3", "table5"):
             typer.echo((folder / f"{name}.md").read_text())
     except (ValueError, FileNotFoundError) as error:
         fail(f"{error}\nRun `make repro` first." if isinstance(error, FileNotFoundError) else error)

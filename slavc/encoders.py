@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'MEAN', 'STD', 'Trunk', 'trunk', 'initialise', 'pool_audio', 'Projection', 'load_trunk', 'build_trunks',
-           'normalise_frames', 'encode', 'UpperTrunk', 'split_trunk']
+           'normalise_frames', 'recolour', 'encode', 'check_evaluating', 'JointSpace', 'UpperTrunk', 'split_trunk']
 
 # %% ../nbs/10_encoders.ipynb #11b6b4d9
 import copy
@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 
-# %% ../nbs/10_encoders.ipynb #858b5d81
+# %% ../nbs/10_encoders.ipynb #4c489357
 PRESETS = {
     "resnet18": (64, 128, 256, 512),   # the paper's, for 224-pixel frames
     "narrow": (16, 32, 64, 96),        # for the small worlds, 112-pixel frames
@@ -43,25 +43,25 @@ class Trunk(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = _stage(w1, w1, 1)
         self.layer2 = _stage(w1, w2, 2)
-        self.layer3 = _stage(w2, w3, 2)
-        self.layer4 = _stage(w3, w4, map_stride // 16)
+        self.layer3 = _stage(w2, w3, 2 if map_stride > 8 else 1)
+        self.layer4 = _stage(w3, w4, 2 if map_stride > 16 else 1)
 
     def forward(self, x):
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)   # (B, in, H, W) -> (B, w1, H/2, W/2)
         x = self.layer1(self.maxpool(x))                    # (B, w1, H/4, W/4)
-        x = self.layer3(self.layer2(x))                     # (B, w3, H/16, W/16)
+        x = self.layer3(self.layer2(x))                     # (B, w3, H/16, W/16), at map_stride 8 twice that
         return self.layer4(x)                               # (B, w4, H/map_stride, W/map_stride)
 
-# %% ../nbs/10_encoders.ipynb #fdea359a
+# %% ../nbs/10_encoders.ipynb #ec428400
 def trunk(in_channels: int, widths: tuple, map_stride: int = 32) -> Trunk:
     """A ResNet-18 trunk: (B, in_channels, H, W) -> (B, widths[-1], H/map_stride, W/map_stride), rounded up.
 
-    `widths`: channels of the four stages. `map_stride`: 32 (paper: 224 px -> 7x7) or 16 (last stage keeps its
-    size). Parameter names equal torchvision's `resnet18` without `fc`. Raises ValueError on other strides or
+    `widths`: channels of the four stages. `map_stride`: 32 (paper: 224 px -> 7x7), 16 (last stage keeps its
+    size: 14x14) or 8 (the last two do). Parameter names equal torchvision's `resnet18` without `fc`. Raises ValueError on other strides or
     on a list of widths that is not four positive numbers.
     """
-    if map_stride not in (16, 32):
-        raise ValueError(f"map_stride must be 32 or 16, got {map_stride}")
+    if map_stride not in (8, 16, 32):
+        raise ValueError(f"map_stride must be 32, 16 or 8, got {map_stride}")
     if len(widths) != 4 or min(widths) < 1:
         raise ValueError(f"widths must be four positive channel counts, got {widths}")
     net = Trunk(in_channels, tuple(widths), map_stride)
@@ -190,6 +190,19 @@ def normalise_frames(frames: torch.Tensor) -> torch.Tensor:
     shift = torch.tensor(MEAN, device=frames.device).view(3, 1, 1) * 255
     return (frames.float() - shift) / scale
 
+# %% ../nbs/10_encoders.ipynb #037398c9
+def recolour(images: torch.Tensor, strength: float) -> torch.Tensor:
+    "Brightness, contrast and saturation of normalised images (B, 3, H, W) each times a factor in 1 +- strength; one image in five turns grey."
+    if strength == 0:
+        return images
+    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (MEAN, STD))
+    brightness, contrast, saturation = 1 + strength * (2 * torch.rand(3, len(images), 1, 1, 1, device=images.device) - 1)
+    saturation = saturation * (torch.rand_like(saturation) >= 0.2)
+    x = (images * std + mean) * brightness
+    x = torch.lerp(x.mean(dim=(1, 2, 3), keepdim=True), x, contrast)
+    x = torch.lerp(x.mean(dim=1, keepdim=True), x, saturation)
+    return (x.clamp(0, 1) - mean) / std
+
 # %% ../nbs/10_encoders.ipynb #1af0f1fa
 def encode(nets: dict[str, nn.Module], spaces: tuple, frame: torch.Tensor, spec: torch.Tensor,
            visual_dropout: float = 0.0, audio_dropout: float = 0.0) -> dict:
@@ -201,6 +214,43 @@ def encode(nets: dict[str, nn.Module], spaces: tuple, frame: torch.Tensor, spec:
     V = F.dropout(nets["visual"](frame), visual_dropout)               # (B, C, h, w), one mask for all spaces
     a = F.dropout(pool_audio(nets["audio"](spec)), audio_dropout)      # (B, C)
     return {space: (nets[space].visual(V), nets[space].audio(a)) for space in spaces}
+
+# %% ../nbs/10_encoders.ipynb #469f748a
+def check_evaluating(method: nn.Module) -> None:
+    "Raise RuntimeError if a method is asked for maps while in train mode: batch norm and dropout would spoil them."
+    if method.training:
+        raise RuntimeError(f"{type(method).__name__}.localize needs evaluation mode: call .eval() first")
+
+class JointSpace(nn.Module):
+    """Two trunks and one joint space; methods derive from it and add `loss(batch)`.
+
+    `visual`, `audio`: trunks with attribute `channels`. `dim`: of the joint space; None compares the trunks' channels as they are
+    (they must be as many). `visual_dropout`: share of the visual map's elements dropped in training. Raises ValueError for a rate
+    outside [0, 1), or for unequal channels without projections.
+    """
+    range = (-1.0, 1.0)   # of a cosine
+
+    def __init__(self, visual, audio, dim: int | None = 512, visual_dropout: float = 0.0):
+        super().__init__()
+        if not 0 <= visual_dropout < 1:
+            raise ValueError(f"visual_dropout must lie in [0, 1), got {visual_dropout}")
+        if dim is None and visual.channels != audio.channels:
+            raise ValueError(f"dim: None compares {visual.channels} visual with {audio.channels} audio channels; give a dimension")
+        self.visual, self.audio, self.visual_dropout = visual, audio, visual_dropout
+        self.joint = None if dim is None else Projection(visual.channels, audio.channels, dim)
+
+    def encode(self, frame, spec) -> tuple[torch.Tensor, torch.Tensor]:
+        "Images (B, dim, h, w) and sounds (B, dim) in the joint space, not normalised; with dropout in train mode."
+        V, a = self.visual(frame), pool_audio(self.audio(spec))
+        V = F.dropout(V, self.visual_dropout, self.training)
+        return (V, a) if self.joint is None else (self.joint.visual(V), self.joint.audio(a))
+
+    @torch.no_grad()
+    def localize(self, frame, spec) -> torch.Tensor:
+        "Raw maps (B, h, w): the cosine of each location with the clip's own sound. Raises RuntimeError in train mode."
+        check_evaluating(self)
+        V, a = self.encode(frame, spec)
+        return torch.einsum("bdhw,bd->bhw", F.normalize(V.float(), dim=1), F.normalize(a.float(), dim=1))
 
 # %% ../nbs/10_encoders.ipynb #ab89e8d6
 class UpperTrunk(nn.Module):

@@ -5,47 +5,25 @@
 # %% auto #0
 __all__ = ['EZVSL', 'build']
 
-# %% ../nbs/14_ezvsl.ipynb #e47a39c9
-import torch
+# %% ../nbs/14_ezvsl.ipynb #35ae4de7
 from torch import nn
 
-from .encoders import Projection, encode
-from .losses import micl, own_similarity, similarity
+from .encoders import JointSpace
+from .losses import micl, similarity
 
-# %% ../nbs/14_ezvsl.ipynb #a453ec3a
-class EZVSL(nn.Module):
+# %% ../nbs/14_ezvsl.ipynb #79b91f2a
+class EZVSL(JointSpace):
     """EZ-VSL: one projection pair trained with Eq. 1. Defaults as released.
 
-    `visual`, `audio`: trunks with attribute `channels`. `dim`: of the joint space. `temperature`: tau.
-    `visual_dropout`: share of the visual map's elements dropped in training. Raises ValueError for a rate
-    outside [0, 1).
+    `dim`, `visual_dropout`: see `JointSpace`. `temperature`: tau.
     """
-    range = (-1.0, 1.0)   # of a cosine
-
     def __init__(self, visual, audio, dim: int = 512, temperature: float = 0.03, visual_dropout: float = 0.0):
-        super().__init__()
-        if not 0 <= visual_dropout < 1:
-            raise ValueError(f"visual_dropout must lie in [0, 1), got {visual_dropout}")
-        self.visual, self.audio = visual, audio
-        self.joint = Projection(visual.channels, audio.channels, dim)
-        self.temperature, self.visual_dropout = temperature, visual_dropout
-
-    def _encode(self, frame, spec, visual_dropout: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
-        "Images (B, dim, h, w) and audios (B, dim) in the joint space."
-        nets = {"visual": self.visual, "audio": self.audio, "joint": self.joint}
-        return encode(nets, ("joint",), frame, spec, visual_dropout)["joint"]
+        super().__init__(visual, audio, dim, visual_dropout)
+        self.temperature = temperature
 
     def loss(self, batch: dict) -> dict:
-        "Eq. 1 of a batch with frame (B, 3, H, W) and spec (B, 1, F, T), B > 1."
-        v, a = self._encode(batch["frame"], batch["spec"], self.visual_dropout if self.training else 0.0)
-        return {"total": micl(similarity(v, a), self.temperature)}
-
-    @torch.no_grad()
-    def localize(self, frame, spec) -> torch.Tensor:
-        "Raw maps (B, h, w), cosines. Raises RuntimeError in train mode (call `.eval()` first)."
-        if self.training:
-            raise RuntimeError("EZVSL.localize needs evaluation mode: call .eval() first")
-        return own_similarity(*self._encode(frame, spec))                # (B, h, w)
+        "Eq. 1 of a batch with frame (B, 3, H, W) and spec (B, 1, F, T), B > 1 (else ValueError)."
+        return {"total": micl(similarity(*self.encode(batch["frame"], batch["spec"])), self.temperature)}
 
 def build(visual: nn.Module, audio: nn.Module, **hyper) -> EZVSL:
     "EZ-VSL on two trunks; `hyper` as in `EZVSL`."
