@@ -215,7 +215,7 @@ def encode(nets: dict[str, nn.Module], spaces: tuple, frame: torch.Tensor, spec:
     a = F.dropout(pool_audio(nets["audio"](spec)), audio_dropout)      # (B, C)
     return {space: (nets[space].visual(V), nets[space].audio(a)) for space in spaces}
 
-# %% ../nbs/10_encoders.ipynb #469f748a
+# %% ../nbs/10_encoders.ipynb #8c68e678
 def check_evaluating(method: nn.Module) -> None:
     "Raise RuntimeError if a method is asked for maps while in train mode: batch norm and dropout would spoil them."
     if method.training:
@@ -250,7 +250,8 @@ class JointSpace(nn.Module):
         "Raw maps (B, h, w): the cosine of each location with the clip's own sound. Raises RuntimeError in train mode."
         check_evaluating(self)
         V, a = self.encode(frame, spec)
-        return torch.einsum("bdhw,bd->bhw", F.normalize(V.float(), dim=1), F.normalize(a.float(), dim=1))
+        with torch.autocast(V.device.type, enabled=False):
+            return torch.einsum("bdhw,bd->bhw", F.normalize(V.float(), dim=1), F.normalize(a.float(), dim=1))
 
 # %% ../nbs/10_encoders.ipynb #ab89e8d6
 class UpperTrunk(nn.Module):

@@ -55,6 +55,9 @@ def test_the_contract(key, recipe, tmp_path):
     assert low < high and maps.min() >= low - 1e-5 and maps.max() <= high + 1e-5
     alone = torch.cat([method.localize(batch["frame"][i:i + 1], batch["spec"][i:i + 1]) for i in range(6)])
     torch.testing.assert_close(alone, maps, atol=1e-4, rtol=1e-4)                    # a clip's map does not depend on its neighbours in the batch
+    with torch.autocast("cpu", torch.bfloat16):
+        halved = method.localize(batch["frame"], batch["spec"])
+    assert halved.dtype == torch.float32 and halved.isfinite().all()
     method.train()
     with pytest.raises(RuntimeError, match="evaluation mode"):
         method.localize(batch["frame"], batch["spec"])

@@ -107,7 +107,7 @@ def test_bad_encoder_settings(tmp_path):
     with pytest.raises(ValueError, match="preset 'wide' is unknown"):
         build_trunks("wide")
     with pytest.raises(ValueError, match="map_stride"):
-        trunk(3, WIDTHS, 8)
+        trunk(3, WIDTHS, 4)
     with pytest.raises(ValueError, match="widths"):
         trunk(3, (1, 2, 3))
     with pytest.raises(ValueError, match="fits preset 'resnet18' only"):
