@@ -16,11 +16,12 @@ import typer
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Train, compare and honestly evaluate audio-visual source localization.")
 
 @app.command()
-def stage(name: str = typer.Argument(help="prepare, pretrain, train, evaluate, tables or figures"),
+def stage(name: str = typer.Argument(help="a notebook of nbs/pipeline: prepare, pretrain, train, evaluate, tables, figures, ..."),
           params: Path = typer.Argument(help="a params.yaml"),
-          run: str = typer.Argument("", help="which method (train, evaluate)")):
+          run: str = typer.Argument("", help="which method (train, evaluate) or row (ablate)")):
     """Run one stage of the pipeline from its notebook, as `dvc repro` does."""
     import papermill
+    from slavc.page import keep_record
     from slavc.params import load_params
     try:
         profile = load_params(params)["profile"]
@@ -40,7 +41,7 @@ def stage(name: str = typer.Argument(help="prepare, pretrain, train, evaluate, t
     except papermill.PapermillExecutionError as error:
         fail(f"stage {name} {run} stopped.\n{error.ename}: {error.evalue}\n(the whole notebook: {log})")
     cost = {"minutes": round((time.time() - start) / 60, 2), "MiB": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024}
-    log.with_suffix(".json").write_text(json.dumps(cost) + "\n")
+    keep_record(log, Path("reports", profile, "notebooks"), cost)
     typer.echo(f"stage {name} {run}: {cost['minutes']} min, largest process {cost['MiB']} MiB")
 
 def fail(message):
@@ -97,12 +98,13 @@ def show(params: Path = typer.Argument(Path("params.yaml"), help="a params.yaml"
     """Print the main tables of a profile and where its reports are."""
     from slavc.params import load_params
     try:
-        folder = Path("reports", load_params(params)["profile"])
-        for name in ("table1", "table2", "table3", "table5"):
+        values = load_params(params)
+        folder, ablations = Path("reports", values["profile"]), bool(values["ablations"]["of"])
+        for name in ("table1", "table2", "table3", *(f"table4{letter}" for letter in "abcd" if ablations), "table5"):
             typer.echo((folder / f"{name}.md").read_text())
     except (ValueError, FileNotFoundError) as error:
         fail(f"{error}\nRun `make repro` first." if isinstance(error, FileNotFoundError) else error)
-    typer.echo(f"reports: {folder}/README.md")
+    typer.echo(f"reports: {folder}/README.md" + (f"; all on one page: {values['page']}" if ablations else ""))
 
 # %% ../nbs/43_cli.ipynb #f21f445b
 PROTOCOL_HELP = """

@@ -14,6 +14,7 @@ import torch
 
 from .clips import crop_frame
 from .controls import CONTROLS
+from .curves import COLUMNS, ceiling_curve, curves
 from .encoders import build_trunks, normalise_frames
 from .kinds import by_kind
 from .metrics import upsample
@@ -70,23 +71,29 @@ def object_prior(params: dict, data, weights) -> OGL:
 KIND_COLUMNS = ["method", "seed", "protocol", "kind", "metric", "mean", "sd", "draws", "n"]
 
 def evaluate_controls(params: dict, data, weights, folder) -> tuple:
-    """Score OGL and every control. Returns (tidy table, tidy table by kind of negative, of OGL only, showcase). Writes `folder`/maps-ogl.npz, which `evaluate_method` fuses with."""
+    """Score OGL and every control. Writes `folder`/maps-ogl.npz, which `evaluate_method` fuses with.
+
+    Returns (tidy table, tidy table by kind of negative, of OGL only, showcase, curves of OGL and Center Prior and their ceiling).
+    """
     tests = open_clips(params, data, "test")
     inputs = Inputs(params["world"]["frame"], tests.rate, params["audio"])
     truth, boxes = read_truth(data)
-    rows, kinds, shown = [], [], {}
+    main, rows, kinds, shown, turned = params["evaluate"]["protocol"], [], [], {}, []
     for name, control in {"ogl": object_prior(params, data, weights), **{name: make() for name, make in CONTROLS.items()}}.items():
         localize = control.localize
         if getattr(control, "needs_presence", False):
             answers = iter(np.array_split((truth.kind == "positive").to_numpy(copy=True), range(64, len(truth), 64)))
             localize = lambda frame, spec: control.localize(frame, spec, next(answers))
         maps = predict(localize, tests, truth, inputs, batch=64)[None]
-        rows += score_maps(maps, control.range, truth, boxes, params["evaluate"]["protocol"], PROTOCOLS,
-                           getattr(control, "constant_confidence", False), kinds if name == "ogl" else None, method=name, seed=0)
+        constant = getattr(control, "constant_confidence", False)
+        rows += score_maps(maps, control.range, truth, boxes, main, PROTOCOLS, constant, kinds if name == "ogl" else None, method=name, seed=0)
+        if name in ("ogl", "center-prior"):
+            turned.append(curves(maps[-1], control.range, truth, boxes, main, constant, method=name, seed=0))
         if name == "ogl":
             save_maps(Path(folder) / "maps-ogl.npz", truth, maps, control.range)
             shown[name] = showcase(params, truth, boxes, maps[-1], control.range)
-    return pd.DataFrame(rows), pd.concat(kinds)[KIND_COLUMNS], shown
+    turned.append(pd.DataFrame(ceiling_curve(truth, boxes, main)).assign(method="ceiling", seed=0, protocol=main)[COLUMNS])
+    return pd.DataFrame(rows), pd.concat(kinds)[KIND_COLUMNS], shown, pd.concat(turned)
 
 # %% ../nbs/41_evaluation.ipynb #e6f9620b
 def showcase(params: dict, truth: pd.DataFrame, boxes: dict, maps, map_range) -> list:
@@ -108,7 +115,7 @@ def evaluate_method(params: dict, name: str, data, run, ogl_file) -> tuple:
     main, alpha = params["evaluate"]["protocol"], params["evaluate"]["alpha"]
     prior_pairs, prior, prior_range = read_maps(ogl_file)
     prior = prior[-1, match_pairs(prior_pairs.video, prior_pairs.audio, truth)]     # (N, h, w)
-    rows, kinds, shown = [], [], {}
+    rows, kinds, shown, turned = [], [], {}, []
     for seed in params["methods"][name]["seeds"]:
         pairs, maps, map_range = read_maps(Path(run) / f"maps-{seed}.npz")
         maps = maps[:, match_pairs(pairs.video, pairs.audio, truth)]        # (E, N, h, w)
@@ -116,6 +123,7 @@ def evaluate_method(params: dict, name: str, data, run, ogl_file) -> tuple:
         objects = prior if prior.shape == maps[-1].shape else upsample(prior, maps.shape[-1]).numpy()     # a method's own stride may differ
         fused, fused_range = fuse(maps[-1:], map_range, objects[None], prior_range, alpha)
         rows += [row | dict(epoch=len(maps)) for row in score_maps(fused, fused_range, truth, boxes, main, PROTOCOLS, kinds=kinds, method=f"{name}+ogl", seed=seed)]
+        turned += [curves(maps[-1], map_range, truth, boxes, main, method=name, seed=seed), curves(fused[0], fused_range, truth, boxes, main, method=f"{name}+ogl", seed=seed)]
         if seed == params["methods"][name]["seeds"][0]:
             shown[name] = showcase(params, truth, boxes, maps[-1], map_range)
-    return pd.DataFrame(rows), pd.concat(kinds)[KIND_COLUMNS], shown
+    return pd.DataFrame(rows), pd.concat(kinds)[KIND_COLUMNS], shown, pd.concat(turned)

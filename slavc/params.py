@@ -11,7 +11,7 @@ from pathlib import Path
 # %% ../nbs/08_params.ipynb #9445bee1
 NUMBER = (int, float)
 SCHEMA = dict(
-    profile=str, root=str, here=str, title=str, readme=(str, type(None)), paper_audit=str, workers=int, recipe=str,
+    profile=str, root=str, here=str, title=str, readme=(str, type(None)), paper_audit=str, page=str, workers=int, recipe=str,
     world=dict(name=str, seed=int, frame=int, rate=int, train=int, positives=int),   # and the settings of that world
     audio=dict(window=int, hop=int, mean=NUMBER, std=NUMBER),
     encoders=dict(preset=str, map_stride=int, visual_weights=str, frozen_stages=int),
@@ -19,6 +19,7 @@ SCHEMA = dict(
     train=dict(optimiser=str, epochs=int, batch=int, rate=NUMBER, trunk_rate=NUMBER, weight_decay=NUMBER, schedule=str, warmup=NUMBER,
                threads=int, device=str, loaders=int, checkpoint_steps=int),
     methods=dict,                       # name -> see METHOD
+    ablations=dict(of=list, seeds=list, grid=dict),                                  # nbs/47
     evaluate=dict(protocol=str, alpha=NUMBER, showcase=int, pictured=list),
 )
 METHOD = dict(label=str, module=str, seeds=list, train=dict, hyper=dict, native=dict)
@@ -39,6 +40,25 @@ def _check(values, schema, where, source, open_ended=False):
         elif not isinstance(values[name], kind) or (isinstance(values[name], bool) and kind is not bool):
             kinds = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
             raise ValueError(f"{source}: {path} is {values[name]!r}, but must be {kinds}. (YAML reads 1e-4 as text: write 1.0e-4.)")
+
+def _check_ablations(params, path):
+    block = params["ablations"]
+    if block["of"] not in ([], ["slavc"]) or not set(block["of"]) <= set(params["methods"]):
+        raise ValueError(f"{path}: ablations.of is {block['of']!r}; it must be [slavc], a method of this file, or [] for none.")
+    if block["grid"] and not block["of"]:
+        raise ValueError(f"{path}: ablations.grid has rows, but ablations.of is empty: write of: [slavc], or grid: {{}}.")
+    for part in ("seeds", "grid"):
+        if block["of"] and not block[part]:
+            raise ValueError(f"{path}: ablations.{part} is empty; give at least one, or write of: [] for no ablations.")
+    for name, change in block["grid"].items():
+        if not isinstance(change, dict) or len(change) != 1:
+            raise ValueError(f"{path}: ablations.grid.{name} must change one setting, such as {{momentum: 0.9}}, not {change!r}.")
+        (setting, value), = change.items()
+        base = params["methods"][block["of"][0]]
+        if setting in SCHEMA["train"]:                          # any other is a setting of the method: checked when it is built
+            _check(params["train"] | change, SCHEMA["train"], f"ablations.grid.{name}", path)
+        if (params["train"] | base["train"] | base["hyper"]).get(setting, "unset") == value:
+            raise ValueError(f"{path}: ablations.grid.{name} sets {setting} to {value!r}, which is the default row's own value. Remove it: that row is shared.")
 
 def load_params(path) -> dict:
     """Read and check a params.yaml. FileNotFoundError / ValueError name the file, the field and the remedy."""
@@ -67,4 +87,5 @@ def load_params(path) -> dict:
             method[block] = method.get(block, {}) | own.get(block, {})
         for block in ("train", "encoders"):
             _check(params[block] | method[block] | native.get(block, {}), SCHEMA[block], f"methods.{name}.{block}", path)
+    _check_ablations(params, path)
     return params

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAPER_NAMES', 'CONTROL_NAMES', 'UNVERIFIED', 'ORDER', 'read_results', 'label', 'pick', 'spread', 'reported', 'table1',
-           'in_order', 'table2', 'table3', 'summary', 'markdown', 'search_table', 'overlay', 'qualitative_figure',
-           'fill']
+           'in_order', 'trained_methods', 'table2', 'table3', 'summary', 'markdown', 'search_table', 'overlay',
+           'qualitative_figure', 'fill']
 
 # %% ../nbs/42_reports.ipynb #79215a94
 from pathlib import Path
@@ -65,6 +65,10 @@ def in_order(methods, labels: dict) -> list:
     """Method keys as the tables list them: controls, trained methods in the order of `labels`, the same fused with OGL."""
     place = {name: k for k, name in enumerate([*ORDER, *labels])}
     return sorted(methods, key=lambda m: ("+" in m, place.get(m.partition("+")[0], len(place)), m))
+
+def trained_methods(methods, labels: dict) -> list:
+    """Keys of trained methods without OGL, each once, in the order of the tables."""
+    return in_order({m for m in methods if m not in ORDER and "+" not in m}, labels)
 
 def table2(results: pd.DataFrame, protocol: str, labels: dict, source: pd.DataFrame) -> pd.DataFrame:
     """LocAcc with early stopping (best epoch on the test set, per seed) and without (last epoch). Methods only the paper has are listed last."""

@@ -2,7 +2,6 @@
 import math
 from dataclasses import replace
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,12 +9,11 @@ from conftest import ROOT
 from scipy import stats
 
 from slavc.boxes import size_group
-from slavc.findings import CLAIMS, findings, findings_page, overfitting_figure, still_rising, stopping_loss, t_interval, table5
+from slavc.findings import CLAIMS, findings, findings_page, still_rising, stopping_loss, t_interval, table5
 from slavc.kinds import by_kind
 from slavc.protocols import PROTOCOLS, summarise
 from slavc.reports import pick, read_results
 
-matplotlib.use("agg")
 PAPER = pd.read_csv(ROOT / "data" / "reported.csv", dtype={"table": str})
 LABELS = {"ezvsl": "EZ-VSL", "slavc": "SLAVC", "lvs": "LVS", "fnac": "FNAC", "avobject-static": "AVObject (static)"}
 
@@ -139,8 +137,6 @@ def test_small_profiles_get_a_page(methods, epochs, kinds):
     if max(methods.values()) == 1:
         assert table.verdict.str.startswith("not tested").all()
     assert table5(rows, "paper", LABELS, PAPER).shape[0] == (len(methods) if kinds else 0)
-    overfitting_figure(results, "paper", LABELS, "made up")
-    matplotlib.pyplot.close("all")
 
 
 def test_rising_is_a_rule():

@@ -100,6 +100,20 @@ def test_pictures_in_the_readme_exist():
         assert (ROOT / name).is_file(), name
 
 
+@pytest.mark.parametrize("params", [ROOT / "params.yaml", *sorted(ROOT.glob("profiles/*/params.yaml"))], ids=lambda p: p.parent.name)
+def test_committed_pages_stand_alone(params):
+    """Every profile with ablations has its page; every link leads to a committed file or to a place on it, and nothing comes from outside."""
+    values = load_params(params)
+    if not values["ablations"]["of"]:
+        pytest.skip(f"profile {values['profile']} makes no page: it has no ablations")
+    path = ROOT / values["page"]
+    page = path.read_text()
+    assert not re.search(r'(src|href)="(https?:)?//', page) and "<script" not in page and page.count("<h2") >= 12
+    for link in set(re.findall(r'href="([^"]+)"', page)):
+        target, _, mark = link.partition("#")
+        assert (path.parent / target).is_file() if target else f'id="{mark}"' in page, link
+
+
 @pytest.mark.parametrize("name", ["reported.csv", "stamps.csv"])
 def test_data_is_text_with_unix_ends(name):
     assert b"\r" not in (ROOT / "data" / name).read_bytes()

@@ -2,6 +2,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 import time
 
@@ -41,7 +42,7 @@ def smoke(scratch):
     params = yaml.safe_load(path.read_text())
     params["methods"] = {name: params["methods"][name] for name in HOOKS}
     path.write_text(yaml.safe_dump(params, sort_keys=False, width=1000))
-    for folder in ("history", "kinds", "results", "showcase"):        # of the methods left out
+    for folder in ("ablations", "curves", "history", "kinds", "metrics", "notebooks", "results", "showcase"):        # of the methods left out
         shutil.rmtree(scratch / "reports/smoke" / folder)
     start = time.time()
     run("slavc", "repro", "profiles/smoke/params.yaml", "--jobs", "2", cwd=scratch)
@@ -51,8 +52,9 @@ def smoke(scratch):
 
 def test_smoke_profile_runs(smoke):
     folder = smoke / "reports" / "smoke"
-    for name in ("README.md", "table1.md", "table2.md", "table3.md", "table5.md", "findings.md", "curves.png", "curves.svg", "qualitative.jpg", "qualitative-all.jpg",
-                 "results/slavc.csv", "kinds/slavc.csv", "history/ezvsl.csv"):
+    for name in ("README.md", "table1.md", "table2.md", "table3.md", "table4a.md", "table4b.md", "table4c.md", "table4d.md", "table5.md", "ledger.md", "branches.md", "findings.md",
+                 "epochs.png", "epochs.svg", "losses.svg", "figure2.svg", "figure3-threshold.svg", "figure3-iou.svg", "ablations.svg", "branches.jpg", "qualitative.jpg", "qualitative-all.jpg",
+                 "results/slavc.csv", "kinds/slavc.csv", "curves/slavc.csv", "history/ezvsl.csv", "ablations/effects.csv", "index.html", "metrics/slavc.json", "notebooks/train-slavc.html"):
         assert (folder / name).stat().st_size > 0, name
     results = pd.concat(map(pd.read_csv, (folder / "results").glob("*.csv")))
     assert {*HOOKS, *(f"{m}+ogl" for m in HOOKS), "ogl", "random", "whole-image", "center-prior", "accept-all", "presence-oracle"} == set(results.method)
@@ -61,6 +63,31 @@ def test_smoke_profile_runs(smoke):
     assert main["presence-oracle", "AP", 0] == pytest.approx(main["presence-oracle", "LocAcc", 0], abs=1e-3)      # an oracle of presence: AP = LocAcc
     share = main["center-prior", "LocAcc", 0] / 100
     assert main["accept-all", "accept-all F1", 0] == pytest.approx(100 * share / (1 + share / 2), abs=1e-3)       # the identity of methods.md
+
+
+def test_the_page_stands_alone(smoke):
+    """Every part is there, every link leads somewhere, nothing is fetched, and every stage says its minutes."""
+    folder = smoke / "reports" / "smoke"
+    page = (folder / "index.html").read_text()
+    for title in ("Table 1", "Table 2", "Table 3", "Figure 2", "Figure 3", "Table 4", "Table 5", "Figure 4", "ledger"):
+        assert f">{title}" in page or title in re.findall(r"<h2[^>]*>(?:Beyond the paper: the )?([^<,]+)", page), title
+    assert not re.search(r'(src|href)="(https?:)?//', page) and "<script" not in page and "(no record)" not in page
+    for link in set(re.findall(r'href="([^"]+)"', page)):
+        target, _, mark = link.partition("#")
+        assert (folder / target).exists() if target else f'id="{mark}"' in page, link
+    made = {p.stem for p in (folder / "notebooks").glob("*.html")}
+    assert {"prepare", "train-slavc", "ablate-one-space", "effects-slavc", "table4-slavc"} <= made and made >= {p.stem for p in (folder / "notebooks").glob("*.json")}
+
+
+def test_dvc_metrics_and_plots(smoke):
+    """`dvc metrics show` and `diff` are readable, and the plots have data."""
+    shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=smoke).stdout)[""]["data"]
+    assert set(shown["reports/smoke/metrics/slavc.json"]["data"]) == {"AP", "max-F1", "LocAcc", "presence skill"}
+    assert all(name.endswith(".json") and "error" not in found for name, found in shown.items() if "smoke" in name), list(shown)
+    out = smoke / "dvc_plots"
+    run("dvc", "plots", "show", "-o", str(out), "reports/smoke/figure3.csv", "reports/smoke/history/slavc.csv", cwd=smoke)
+    page = (out / "index.html").read_text()
+    assert page.count("vega-lite/v5.json") >= 2 and '"method": "slavc"' in page
 
 
 def test_smoke_counts_equal_the_committed_ones(smoke):
@@ -91,33 +118,61 @@ def test_stages_side_by_side_wait_for_what_they_need(smoke):
     order = json.loads(run("python", "-c", code, cwd=smoke).stdout.splitlines()[-1])
     path.write_bytes(before)
     short = lambda name: name.split(":")[-1]
-    assert {short(k): {short(v) for v in values} for k, values in order.items()} == {
-        "train@slavc": set(), "evaluate@slavc": {"train@slavc"}, "tables": {"evaluate@slavc"}, "figures": {"evaluate@slavc"}}
+    rows = {f"ablate@{name}" for name in yaml.safe_load((smoke / "profiles/smoke/params.yaml").read_text())["ablations"]["grid"]}
+    assert {short(k): {short(v) for v in values} for k, values in order.items()} == {row: set() for row in rows} | {
+        "train@slavc": set(), "evaluate@slavc": {"train@slavc"}, "tables": {"evaluate@slavc"}, "figures": {"train@slavc", "evaluate@slavc"}, "branches@slavc": {"train@slavc"},
+        "effects@slavc": {"train@slavc", "branches@slavc", *rows}, "table4@slavc": {"effects@slavc"}, "page@slavc": {"tables", "figures", "table4@slavc"}}
 
 
-@pytest.mark.parametrize("change, runs", [
-    (("slavc/ezvsl.py",), {"train@ezvsl", "evaluate@ezvsl", "tables", "figures"}),
-    (("slavc/reports.py",), {"tables", "figures", "audit"}),
-    (("nbs/pipeline/figures.ipynb",), {"figures"}),
-])
-def test_an_edit_runs_only_what_depends_on_it(smoke, change, runs):
+def dry_run(smoke):
+    """Names of the stages that would run."""
     from contextlib import chdir
 
     from dvc.repo import Repo
-    for name in change:
-        path = smoke / name
-        before = path.read_bytes()
-        path.write_bytes(before + b"\n")
-        with chdir(smoke):
-            stages = Repo(".").reproduce("profiles/smoke/dvc.yaml", dry=True)
-        path.write_bytes(before)
-        assert {s.addressing.split(":")[-1] for s in stages} <= runs and stages
+    with chdir(smoke):
+        return {s.addressing.split(":")[-1] for s in Repo(".").reproduce("profiles/smoke/dvc.yaml", dry=True)}
+
+
+@pytest.mark.parametrize("change, runs", [
+    ("slavc/ezvsl.py", {"train@ezvsl", "evaluate@ezvsl", "tables", "figures", "page@slavc"}),
+    ("slavc/reports.py", {"tables", "figures", "audit", "effects@slavc", "table4@slavc", "page@slavc"}),
+    ("slavc/effects.py", {"branches@slavc", "effects@slavc", "table4@slavc", "page@slavc"}),
+    ("slavc/ablations.py", {"table4@slavc", "page@slavc"}),
+    ("slavc/figures.py", {"figures", "table4@slavc", "page@slavc"}),
+    ("slavc/page.py", {"page@slavc"}),
+    ("nbs/pipeline/figures.ipynb", {"figures", "page@slavc"}),
+    ("nbs/pipeline/tables.ipynb", {"tables", "page@slavc"}),
+    ("nbs/pipeline/table4.ipynb", {"table4@slavc", "page@slavc"}),
+])
+def test_an_edit_runs_only_what_depends_on_it(smoke, change, runs):
+    """A caption, a figure or a table never trains; a method trains itself."""
+    path = smoke / change
+    before = path.read_bytes()
+    path.write_bytes(before + b"\n")
+    due = dry_run(smoke)
+    path.write_bytes(before)
+    assert due == runs
+
+
+@pytest.mark.parametrize("kind, trained", [("code", {"train@ezvsl"}), ("markdown", set())])
+def test_editing_a_methods_notebook_trains_that_method_only(smoke, kind, trained):
+    """Through the notebook, as an author would: edit, export, ask DVC what is due. Prose trains nothing."""
+    path, module = smoke / "nbs/14_ezvsl.ipynb", smoke / "slavc/ezvsl.py"
+    before = path.read_text(), module.read_text()
+    book = json.loads(before[0])
+    cell = next(c for c in book["cells"] if c["cell_type"] == kind and ("class EZVSL" in "".join(c["source"]) if kind == "code" else len("".join(c["source"])) > 200))
+    cell["source"] = "".join(cell["source"]) + ("\n    edited = True" if kind == "code" else " Edited.")
+    path.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n")
+    run("nbdev_export", cwd=smoke)
+    changed, due = module.read_text() != before[1], dry_run(smoke)
+    path.write_text(before[0]), module.write_text(before[1])
+    assert changed == (kind == "code") and {s for s in due if s.startswith(("train", "ablate", "pretrain", "prepare"))} == trained
 
 
 IN_PARAMS = {"params"}                                             # reads params.yaml; what it reads is declared key by key
 MAKES_DATA = {"benchmark", "procedural", "scenes", "stamps"}       # its product is declared
 NOT_DECLARED = dict(prepare=set(), pretrain={"audio", "benchmark", "boxes", "clips", "folder", "training"}, tables=set(), train=MAKES_DATA | {"boxes"}, audit=set(),
-                    controls=MAKES_DATA, evaluate=MAKES_DATA, figures={"audio", "benchmark"})
+                    controls=MAKES_DATA, evaluate=MAKES_DATA, figures={"audio", "benchmark"}, ablate=MAKES_DATA | {"boxes"}, branches=MAKES_DATA | {"boxes"}, effects=MAKES_DATA, table4=set(), page=set())
 
 
 def imported(source):
@@ -145,9 +200,9 @@ def test_stages_declare_the_modules_they_use(name):
         todo |= imported((ROOT / f"slavc/{module}.py").read_text()) - used
     declared = {d[6:-3] for d in deps if d.startswith("slavc/")}
     assert used - declared == NOT_DECLARED[name] & used | IN_PARAMS
-    if name == "train":                                            # what the methods themselves import
-        for module in method_names():
-            assert imported((ROOT / f"slavc/{module}.py").read_text()) <= declared
+    loads = {"train": method_names(), "ablate": ["slavc"], "branches": ["slavc"]}.get(name, [])            # methods, imported by name
+    for module in loads:
+        assert imported((ROOT / f"slavc/{module}.py").read_text()) <= declared
 
 
 def test_adding_a_method_is_one_line(smoke):
@@ -158,7 +213,7 @@ def test_adding_a_method_is_one_line(smoke):
     path = smoke / "profiles/smoke/params.yaml"
     before = path.read_text()
     line = "  another: {label: Another, module: ezvsl, seeds: [0], train: {}, hyper: {dim: 16, temperature: 0.2}, native: {}}\n"
-    path.write_text(before.replace("\nevaluate:", "\n" + line + "\nevaluate:", 1).replace("\n\n" + line, "\n" + line))
+    path.write_text(before.replace("\nablations:", "\n" + line + "\nablations:", 1).replace("\n\n" + line, "\n" + line))
     with chdir(smoke):
         repo, name = Repo("."), "profiles/smoke/dvc.yaml"
         known = {s.addressing for s in repo.index.stages}
@@ -212,5 +267,5 @@ def test_a_failed_stage_stops_the_rest(smoke):
     path.write_text(before.replace("momentum: 0.97", "momentum: 1.97"))
     done = run("slavc", "repro", "profiles/smoke/params.yaml", "--jobs", "2", cwd=smoke, check=False)
     path.write_text(before)
-    assert done.returncode == 1 and "stopped at profiles/smoke/dvc.yaml:train@slavc" in done.stderr and "momentum must lie in [0, 1]" in done.stderr
+    assert done.returncode == 1 and re.search(r"stopped at profiles/smoke/dvc.yaml:(train@slavc|ablate@)", done.stderr) and "momentum must lie in [0, 1]" in done.stderr
     assert "Running stage 'profiles/smoke/dvc.yaml:tables'" not in done.stdout

@@ -128,5 +128,5 @@ def test_a_folder_world_goes_through_the_pipeline(tmp_path):
     save_checkpoint(tmp_path / "trunk.safetensors", build_trunks("narrow", 16, None)[0].state_dict(), {})
     train_method(params, "ezvsl", tmp_path / "data", tmp_path / "trunk.safetensors", tmp_path / "run", progress=False)
     evaluate_controls(params, tmp_path / "data", tmp_path / "trunk.safetensors", tmp_path / "controls")
-    results, kinds, shown = evaluate_method(params, "ezvsl", tmp_path / "data", tmp_path / "run", tmp_path / "controls/maps-ogl.npz")
+    results, kinds, shown, curves = evaluate_method(params, "ezvsl", tmp_path / "data", tmp_path / "run", tmp_path / "controls/maps-ogl.npz")
     assert set(results.method) == {"ezvsl", "ezvsl+ogl"} and shown["ezvsl"]
