@@ -42,7 +42,7 @@ def smoke(scratch):
     params = yaml.safe_load(path.read_text())
     params["methods"] = {name: params["methods"][name] for name in HOOKS}
     path.write_text(yaml.safe_dump(params, sort_keys=False, width=1000))
-    for folder in ("ablations", "curves", "history", "kinds", "metrics", "notebooks", "results", "showcase"):        # of the methods left out
+    for folder in ("ablations", "curves", "history", "kinds", "metrics", "results", "showcase"):        # of the methods left out; records stay
         shutil.rmtree(scratch / "reports/smoke" / folder)
     start = time.time()
     run("slavc", "repro", "profiles/smoke/params.yaml", "--jobs", "2", cwd=scratch)
@@ -133,25 +133,25 @@ def dry_run(smoke):
         return {s.addressing.split(":")[-1] for s in Repo(".").reproduce("profiles/smoke/dvc.yaml", dry=True)}
 
 
-@pytest.mark.parametrize("change, runs", [
-    ("slavc/ezvsl.py", {"train@ezvsl", "evaluate@ezvsl", "tables", "figures", "page@slavc"}),
-    ("slavc/reports.py", {"tables", "figures", "audit", "effects@slavc", "table4@slavc", "page@slavc"}),
-    ("slavc/effects.py", {"branches@slavc", "effects@slavc", "table4@slavc", "page@slavc"}),
-    ("slavc/ablations.py", {"table4@slavc", "page@slavc"}),
-    ("slavc/figures.py", {"figures", "table4@slavc", "page@slavc"}),
-    ("slavc/page.py", {"page@slavc"}),
-    ("nbs/pipeline/figures.ipynb", {"figures", "page@slavc"}),
-    ("nbs/pipeline/tables.ipynb", {"tables", "page@slavc"}),
-    ("nbs/pipeline/table4.ipynb", {"table4@slavc", "page@slavc"}),
+@pytest.mark.parametrize("change, direct, later", [
+    ("slavc/ezvsl.py", {"train@ezvsl"}, {"evaluate@ezvsl", "tables", "figures", "page@slavc"}),
+    ("slavc/reports.py", {"tables", "figures", "audit", "effects@slavc", "table4@slavc"}, {"page@slavc"}),
+    ("slavc/effects.py", {"branches@slavc", "effects@slavc", "table4@slavc"}, {"page@slavc"}),
+    ("slavc/ablations.py", {"table4@slavc"}, {"page@slavc"}),
+    ("slavc/figures.py", {"figures", "table4@slavc"}, {"page@slavc"}),
+    ("slavc/page.py", {"page@slavc"}, set()),
+    ("nbs/pipeline/figures.ipynb", {"figures"}, {"page@slavc"}),
+    ("nbs/pipeline/tables.ipynb", {"tables"}, {"page@slavc"}),
+    ("nbs/pipeline/table4.ipynb", {"table4@slavc"}, {"page@slavc"}),
 ])
-def test_an_edit_runs_only_what_depends_on_it(smoke, change, runs):
-    """A caption, a figure or a table never trains; a method trains itself."""
+def test_an_edit_runs_only_what_depends_on_it(smoke, change, direct, later):
+    """A caption, a figure or a table never trains; a method trains itself. What is edited runs, what comes after it may."""
     path = smoke / change
     before = path.read_bytes()
     path.write_bytes(before + b"\n")
     due = dry_run(smoke)
     path.write_bytes(before)
-    assert due == runs
+    assert direct <= due <= direct | later
 
 
 @pytest.mark.parametrize("kind, trained", [("code", {"train@ezvsl"}), ("markdown", set())])
