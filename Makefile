@@ -5,7 +5,7 @@ export PATH := $(BIN):$(PATH)
 # stages that run at the same time, a thread each
 JOBS ?= 2
 
-.PHONY: env repro smoke search test bench
+.PHONY: env repro smoke procedural search test bench
 
 env: .venv/made
 
@@ -23,6 +23,11 @@ repro: env
 smoke: env
 	slavc repro profiles/smoke/params.yaml --jobs $(JOBS)
 	slavc show profiles/smoke/params.yaml
+
+# SLAVC on a second world: what its two branches learn there
+procedural: env
+	slavc repro profiles/procedural/params.yaml --jobs $(JOBS)
+	slavc show profiles/procedural/params.yaml
 
 # the written-down search on the validation draw, from which params.yaml was frozen
 search: env

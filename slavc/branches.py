@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .findings import t_interval
+from .effects import SHOWN
 from .protocols import summarise
 from .reports import markdown, reported, spread
 
@@ -32,7 +33,7 @@ def crossings(tables: dict, protocol="paper") -> pd.DataFrame:
         for whether in BRANCHES:
             for seed, clips in tables[where].items():
                 found = summarise(crossed(clips, tables[whether][seed]), protocol)["all"]
-                rows += [dict(where=where, whether=whether, seed=seed, metric=metric, value=np.nan if found[metric] is None else found[metric]) for metric in ("AP", "max-F1", "LocAcc", "presence skill")]
+                rows += [dict(where=where, whether=whether, seed=seed, metric=metric, value=np.nan if found[metric] is None else found[metric]) for metric in SHOWN]
     return pd.DataFrame(rows)
 
 # %% ../nbs/50_branches.ipynb #3cb6560a
@@ -60,7 +61,7 @@ def reading(rows: pd.DataFrame, source: pd.DataFrame) -> pd.DataFrame:
 def branches_page(rows: pd.DataFrame, fit: pd.DataFrame, setting: str) -> str:
     """The nine combinations and the test as Markdown. setting: a sentence about world, protocol and seeds."""
     grid = [{"where from": where, "whether from": whether, **{metric: spread(rows[(rows["where"] == where) & (rows.whether == whether) & (rows.metric == metric)].value)
-             for metric in ("AP", "max-F1", "LocAcc", "presence skill")}} for where in BRANCHES for whether in BRANCHES]
+             for metric in SHOWN}} for where in BRANCHES for whether in BRANCHES]
     sure = {row["loc - avc"]: row["fits"] for row in fit.to_dict("records") if row["fits"] != "not shown"}
     if not sure:
         said = "Neither difference has a sure sign."

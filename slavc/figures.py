@@ -50,7 +50,7 @@ def panels(table: pd.DataFrame, labels: dict, title: str, x: str, y: str, metric
         if level:
             ax.axhline(mean.iloc[0], color=".3", lw=.8, ls=":", zorder=2, label=level)
         seeds = own.seed.nunique()
-        ax.set_title(label(method, labels) + (f" ({seeds} seeds)" if seeds > 1 else ""), fontsize=6, pad=2)
+        ax.set_title(label(method, labels) + (f", n={seeds}" if seeds > 1 else ""), fontsize=6, pad=2)
         ax.tick_params(labelsize=6, length=2, pad=1)
         ax.set(xlabel="", ylabel="")
         if not own_scale:
@@ -60,6 +60,9 @@ def panels(table: pd.DataFrame, labels: dict, title: str, x: str, y: str, metric
     for ax in axes.flat[max(0, len(methods) - columns):len(methods)]:
         ax.tick_params(labelbottom=True)
         ax.set_xlabel(x, labelpad=1, **small)
+    if len(at := sorted(table.x.unique())) <= 10:                      # epochs: whole numbers, and few of them
+        axes[0, 0].set_xticks(at[1::2] or at)
+    figure.get_layout_engine().set(rect=(0, 0, .985, 1))               # the layout does not count how wide a title is
     sns.despine(figure)
     figure.supylabel(y, **small)
     figure.suptitle(title, fontsize=7)

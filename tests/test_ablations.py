@@ -103,7 +103,7 @@ def test_the_grid_is_the_papers():
         assert entry["module"] == "slavc" and entry["seeds"] == params["ablations"]["seeds"]
 
 
-@pytest.mark.parametrize("profile", ["default", "smoke"])
+@pytest.mark.parametrize("profile", ["default", "procedural", "smoke"])
 def test_committed_tables_say_what_the_effects_say(profile):
     """The default row is the row of Table 3, seed by seed, and every printed cell comes from effects.csv."""
     folder = ROOT / "reports" / profile

@@ -59,5 +59,5 @@ def test_the_page_follows_the_paper(tmp_path):
     titles = [title for title, *_ in PARTS]
     order = ["Table 1", "Table 2", "Table 3", "Figure 2", "Figure 3", "Table 4", "Table 5", "Figure 4"]
     assert [t.split(":")[0] for t in titles][:8] == order
-    page = index_page("t", "", tmp_path, tmp_path / "index.html")
+    page = index_page("t", "", "", tmp_path, tmp_path / "index.html")
     assert "Table" not in page and "Stages" in page
