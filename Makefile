@@ -5,7 +5,7 @@ export PATH := $(BIN):$(PATH)
 # stages that run at the same time, a thread each
 JOBS ?= 2
 
-.PHONY: env repro smoke procedural search test bench
+.PHONY: env repro smoke procedural search test bench soak
 
 env: .venv/made
 
@@ -43,3 +43,8 @@ test: env
 bench: env
 	python bench/evaluation.py
 	python bench/training.py
+	python bench/input.py
+
+# kills prepare, train and evaluate twenty times each; the results must not differ
+soak: env
+	python bench/soak.py

@@ -1,1 +1,6 @@
 __version__ = "0.1.0"
+
+def load(path, device="cpu"):
+    """A trained model from a checkpoint of ours or of the authors, ready for `localize`: see `slavc.checkpoints.load`."""
+    from slavc.checkpoints import load
+    return load(path, device)

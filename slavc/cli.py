@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'PROTOCOL_HELP', 'stage', 'fail', 'stage_order', 'repro', 'assets', 'show', 'say_warnings', 'benchmark',
-           'evaluate', 'compare', 'negatives']
+           'evaluate', 'compare', 'negatives', 'prepare', 'localize', 'convert']
 
 # %% ../nbs/43_cli.ipynb #f5857eb7
 import json, os, resource, subprocess, sys, time
@@ -273,3 +273,87 @@ def negatives(positives: Path = typer.Argument(help="ids of the positives, such 
     except (ValueError, OSError) as error:
         fail(error)
     typer.echo(f"{out}: " + ", ".join(f"{n} {k}" for k, n in pairs.kind.value_counts().items()))
+
+# %% ../nbs/43_cli.ipynb #e04d0c62
+@app.command()
+def prepare(videos: Path = typer.Argument(help="folder of videos (any depth), or of frames/ and audio/"),
+            out: Path = typer.Argument(help="where the packed dataset goes"),
+            metadata: Path = typer.Option(None, help="folder of the released lists; the report then says what of each is here"),
+            dataset: str = typer.Option("vggss", help="whose lists: vggss or flickr"),
+            annotations: Path = typer.Option(None, help="vggss.json or a folder of Flickr XML, if not in the metadata folder"),
+            train_list: str = typer.Option("filtered", help="filtered: clips of the test are taken out of the training lists; released: they stay"),
+            names: str = typer.Option("official", help="official: YouTube id and start, or Flickr's number; stem: the file's name is the id"),
+            workers: int = typer.Option(os.cpu_count(), help="processes that decode"),
+            frames: str = typer.Option("jpeg", help="jpeg, or raw: ten times the room, nothing to decode in training"),
+            side: int = typer.Option(256, help="shorter side of a frame in pixels; never enlarged"),
+            rate: int = typer.Option(22050, help="of the sound, Hz"),
+            seconds: float = typer.Option(3.0, help="of the sound around the frame"),
+            shards: int = typer.Option(1, help="more than 1: as many jobs of --cluster, WORKERS processes each"),
+            cluster: str = typer.Option("slurm", help="for shards: slurm, or local"),
+            slurm: list[str] = typer.Option([], help="for shards: a parameter of submitit, such as slurm_partition=cpu; may be given several times")):
+    """Pack downloaded videos: middle frame and the sound around it, every file accounted for. Goes on where it was stopped."""
+    from slavc.collection import USED, Collection, by_video, official_lists, pack_shards, pack_sources, report
+    try:
+        if train_list not in ("filtered", "released"):
+            raise ValueError(f"--train-list must be filtered or released, got {train_list!r}")
+        if wrong := [text for text in slurm if "=" not in text]:
+            raise ValueError(f"--slurm takes name=value, got {wrong[0]!r}")
+        if shards < 1:
+            raise ValueError(f"--shards must be at least 1, got {shards}")
+        known = by_video(official_lists(metadata, dataset)) if metadata else {}
+        options = dict(names=names, known=known, workers=workers, frames=frames, side=side, rate=rate, seconds=seconds)
+        if shards > 1:
+            pack_shards(videos, out, shards, cluster, slurm=dict(text.split("=", 1) for text in slurm), **options)
+        else:
+            pack_sources(videos, out, **options)
+        report(out, metadata, dataset, annotations, train_list == "released")
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(error)
+    counts = Collection(out).table.status.value_counts()
+    typer.echo(f"{sum(n for s, n in counts.items() if s in USED)} clips; " + ", ".join(f"{n} {status}" for status, n in counts.items()) + f". The report: {out / 'report.md'}")
+
+# %% ../nbs/43_cli.ipynb #3115288a
+@app.command()
+def localize(source: Path = typer.Argument(help="a video, or a picture with --sound"),
+             checkpoint: Path = typer.Option(..., help="ours (.safetensors), or a released latest.pth or best.pth of SLAVC or EZ-VSL"),
+             out: Path = typer.Option(..., help="a picture (.jpg, .png: of a video its middle), or a video (.mp4, .webm, ...)"),
+             sound: Path = typer.Option(None, help="for a picture: its sound, any file that FFmpeg reads"),
+             threshold: float = typer.Option(None, help="confidence from which a source counts as visible"),
+             presence: Path = typer.Option(None, help="take the threshold from a file of `slavc evaluate --presence`"),
+             rule: str = typer.Option("max", help="what the confidence is: max or top_quarter, as in the evaluation the threshold is from"),
+             branch: str = typer.Option(None, help="SLAVC: both, loc or avc"),
+             encoder: str = typer.Option(None, help="SLAVC: momentum or online"),
+             fps: float = typer.Option(5, help="maps a second"),
+             seconds: float = typer.Option(3.0, help="of sound around each map, as in training"),
+             device: str = typer.Option("cpu", help="cpu or cuda")):
+    """Where does the sound of a video come from, and does anything visible make it? Draws the maps over it."""
+    from slavc.checkpoints import load
+    from slavc.localize import localize_file
+    try:
+        if presence is not None:
+            if threshold is not None:
+                raise ValueError("give --threshold or --presence, not both")
+            try:
+                threshold = float(json.loads(presence.read_text())["threshold"]["threshold"])
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(f"{presence}: holds no threshold. Write it with `slavc evaluate --presence` on a test set with negatives.") from None
+        model = load(checkpoint, device)
+        how = {name: value for name, value in (("branch", branch), ("encoder", encoder)) if value is not None}
+        if how and model.about["module"] != "slavc":
+            raise ValueError(f"--{next(iter(how))} is for SLAVC; {checkpoint} is {model.about['module']}.")
+        table = localize_file(model, source, out, sound, threshold, fps, seconds, rule, **how)
+    except (ValueError, OSError, RuntimeError) as error:                     # RuntimeError: a device that is not there
+        fail(error)
+    typer.echo(f"{out}: {len(table)} map{'s' if len(table) > 1 else ''}, confidence {table.confidence.min():.2f} to {table.confidence.max():.2f}"
+               + ("; no threshold given, so no decision" if threshold is None else f"; a source is visible in {100 * table.present.astype(bool).mean():.0f} %"))
+
+@app.command()
+def convert(source: Path = typer.Argument(help="a released .pth, or a .safetensors of ours"),
+            out: Path = typer.Argument(help="the other format: .safetensors or .pth")):
+    """Write a checkpoint in the other format: the authors' or ours."""
+    from slavc.checkpoints import convert as write
+    try:
+        write(source, out)
+    except (ValueError, OSError) as error:
+        fail(error)
+    typer.echo(f"{out}: written")

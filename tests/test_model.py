@@ -1,6 +1,5 @@
 "The encoders and the two trained methods: names and shapes of the release, gradients, switches, precision."
 import json
-import re
 from pathlib import Path
 from urllib.error import URLError
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from slavc import ezvsl, slavc
+from slavc.checkpoints import load, our_name
 from slavc.encoders import PRESETS, build_trunks, trunk
 
 torch.set_num_threads(1)
@@ -32,16 +32,6 @@ def batch(n=4, seed=0):
 
 # Names: the released state dict
 
-# Released prefix -> ours, besides "momentum_X" -> "target.X". Head 1 of the release is avc, head 2 is loc.
-OURS = {"imgnet": "visual", "audnet": "audio", "img_proj1": "avc.visual", "aud_proj1": "avc.audio",
-        "img_proj2": "loc.visual", "aud_proj2": "loc.audio"}
-
-
-def our_name(released):
-    head, rest = re.fullmatch(r"(?:momentum_)?([^.]+)\.(.+)", released).groups()
-    return ("target." if released.startswith("momentum_") else "") + f"{OURS[head]}.{rest}"
-
-
 @pytest.fixture(scope="module")
 def released():
     path = SHARED / "golden" / "model_statedict.json"
@@ -56,7 +46,7 @@ def full_size():
 
 
 def test_every_released_tensor_has_its_counterpart(released, full_size):
-    theirs = {our_name(name): (shape, dtype) for name, shape, dtype in released["keys"]}
+    theirs = {our_name(name, "slavc"): (shape, dtype) for name, shape, dtype in released["keys"]}
     state = full_size.state_dict()
     ours = {name: (list(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in state.items()}
     assert len(theirs) == released["n_keys"] == 496
@@ -64,9 +54,18 @@ def test_every_released_tensor_has_its_counterpart(released, full_size):
     assert all(dtype.removeprefix("torch.") == ours[name][1] for name, (_, dtype) in theirs.items())
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_file_with_the_released_tensors_loads(released, prefix, tmp_path):
+    g = torch.Generator().manual_seed(0)
+    model = {prefix + name: torch.rand(shape, generator=g) if dtype == "float32" else torch.zeros(shape, dtype=torch.int64) for name, shape, dtype in released["keys"]}
+    torch.save({"model": model, "optimizer": {"state": {}, "param_groups": []}, "epoch": 20, "best_Precision": 0.3, "best_AP": 0.3, "best_F1": 0.3}, tmp_path / "latest.pth")
+    state = load(tmp_path / "latest.pth").state_dict()
+    assert len(state) == released["n_keys"] and all(torch.equal(state[our_name(name, "slavc")], t) for name, t in model.items())
+
+
 def test_the_same_parameters_are_trained(released, full_size):
     trained = {name for name, p in full_size.named_parameters() if p.requires_grad}
-    assert trained == {our_name(name) for name in released["optimizer_param_names_in_order"]}
+    assert trained == {our_name(name, "slavc") for name in released["optimizer_param_names_in_order"]}
     assert sum(p.numel() for p in full_size.parameters() if p.requires_grad) == released["n_trainable"]
     assert sum(p.numel() for p in full_size.parameters()) == released["n_parameters"]
 

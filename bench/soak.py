@@ -1,0 +1,110 @@
+"""Killed at random, the same bytes in the end: `make soak`. Runs prepare, train and evaluate, each killed with SIGKILL at random moments.
+
+    python bench/soak.py                  all three, 20 kills each (about 25 minutes on two cores)
+    python bench/soak.py prepare --kills 5
+
+Each target first runs undisturbed. Then it runs in a fresh place and is killed, its workers with it, after a random share of that time, again and
+again; after the last kill it runs to its end. Every file it leaves must hold the same bytes as the undisturbed run's. Ends with an error if one does not.
+"""
+import argparse
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from slavc.media import write_video
+
+ROOT = Path(__file__).resolve().parents[1]
+SMOKE = "profiles/smoke/params.yaml"
+
+
+def digests(folder):
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def run(command, cwd, after=None):
+    """Run a command, killed after so many seconds with all its processes; whether it came to its end."""
+    process = subprocess.Popen(command, cwd=cwd, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | dict(PYTHONPATH=str(cwd)))
+    try:
+        _, said = process.communicate(timeout=after)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return False
+    if process.returncode:
+        sys.exit(f"{' '.join(map(str, command))} ended with {process.returncode}\n{said.decode()[-3000:]}")
+    return True
+
+
+def soak(name, command, cwd, out, kills, clear):
+    """command writes `out` in `cwd`; clear: what to delete for a fresh start."""
+    def fresh():
+        for path in clear:
+            shutil.rmtree(path, ignore_errors=True)
+    fresh()
+    start = time.time()
+    run(command, cwd)
+    whole, wanted = time.time() - start, digests(out)
+    fresh()
+    done = early = 0
+    draw = random.Random(name)
+    while done < kills:
+        if run(command, cwd, draw.uniform(0.2, 1.0) * min(whole, 40)):       # it came to its end first: again from nothing
+            early += 1
+            if digests(out) != wanted:
+                sys.exit(f"{name}: other bytes after {done} kills")
+            fresh()
+        else:
+            done += 1
+    run(command, cwd)
+    found = digests(out)
+    if found != wanted:
+        sys.exit(f"{name}: other bytes in {', '.join(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))}")
+    print(f"{name}: {done} kills, {early + 1} runs to the end, {len(wanted)} files of the same bytes; undisturbed {whole:.0f} s", flush=True)
+
+
+def make_videos(root, count):
+    rng = np.random.default_rng(0)
+    for k in range(count):
+        picture = np.kron(rng.integers(0, 255, (9, 16, 3)), np.ones((40, 40, 1))).astype(np.uint8)
+        write_video(root / f"{k:011d}_{k:06d}.mp4", [picture] * 100, 10, rng.normal(0, 0.1, 441000), 44100)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("targets", nargs="*", default=["prepare", "train", "evaluate"])
+    parser.add_argument("--kills", type=int, default=20)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        if "prepare" in chosen.targets:
+            make_videos(place / "videos", 200)
+            command = [sys.executable, "-c", "from slavc.cli import app; app()", "prepare", str(place / "videos"), str(place / "out"), "--workers", "2"]
+            soak("prepare", command, ROOT, place / "out", chosen.kills, [place / "out"])
+        stages = [name for name in ("train", "evaluate") if name in chosen.targets]
+        if stages:                                                          # in a copy, so that the results here stay
+            copy = place / "slavc"
+            shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns(".venv", ".git", "runs", ".dvc", "reports"))
+            stage = lambda *names: [sys.executable, "-c", "from slavc.cli import app; app()", "stage", names[0], SMOKE, *names[1:]]
+            runs, reports = copy / "runs/smoke", copy / "reports/smoke"
+            for names in (("prepare",), ("pretrain",), ("evaluate", "controls")):
+                run(stage(*names), copy)
+            if "train" in stages:
+                soak("train", stage("train", "slavc"), copy, runs / "train/slavc", chosen.kills, [runs / "train"])
+            if "evaluate" in stages:
+                run(stage("train", "slavc"), copy)
+                for kind in ("results", "kinds", "curves", "metrics", "showcase"):
+                    shutil.rmtree(reports / kind, ignore_errors=True)
+                soak("evaluate", stage("evaluate", "slavc"), copy, reports / "results", chosen.kills, [reports / "results"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""`slavc prepare`: every file accounted for, the same bytes after a kill, full disks and dead workers said and survived."""
+import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from typer.testing import CliRunner
+
+from slavc.cli import app
+from slavc.collection import Collection, by_video, clip_id, coverage, find_sources, official_lists, pack_shards, pack_sources, read_journal, write_lists
+from slavc.media import write_video
+
+METADATA = ROOT.parent / "shared" / "metadata"
+needs_metadata = pytest.mark.skipif(not METADATA.is_dir(), reason=f"the official metadata are not at {METADATA}")
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Forty short videos, every tenth damaged."""
+    root = tmp_path_factory.mktemp("videos")
+    rng = np.random.default_rng(0)
+    for k in range(COUNT):
+        path = root / f"class{k % 3}" / f"{k:011d}_{k:06d}.mp4"
+        picture = np.kron(rng.integers(0, 255, (9, 16, 3)), np.ones((20, 20, 1))).astype(np.uint8)
+        write_video(path, [picture] * 35, 10, rng.normal(0, 0.1, 56000), 16000)
+        if k % 10 == 9:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return root
+
+
+@pytest.fixture(scope="module")
+def packed(videos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("packed") / "out"
+    pack_sources(videos, out, workers=2, progress=False)
+    return out
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in Path(folder).iterdir() if p.is_file()}
+
+
+def command(videos, out):
+    return [sys.executable, "-c", "import sys; from slavc.collection import pack_sources; pack_sources(sys.argv[1], sys.argv[2], workers=2, progress=False)", str(videos), str(out)]
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(videos, packed, tmp_path):
+    out, kills = tmp_path / "out", 0
+    for target in (2, 9, 20):                                     # clips after which the process and its workers are killed
+        run = subprocess.Popen(command(videos, out), cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+        while run.poll() is None and not ((out / "journal.jsonl").exists() and (out / "journal.jsonl").read_bytes().count(b"\n") > target):
+            time.sleep(0.001)
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+            kills += 1
+        run.wait()
+    assert kills and len(read_journal(out)) > 3
+    subprocess.run(command(videos, out), cwd=ROOT, check=True)
+    assert contents(out) == contents(packed)
+    lines = (out / "journal.jsonl").read_text().splitlines()
+    assert len(lines) == COUNT + 1 and len({json.loads(line)["source"] for line in lines[1:]}) == COUNT       # none twice, none lost
+
+
+def test_every_file_is_accounted_for(videos, packed):
+    table = pd.read_csv(packed / "clips.csv", keep_default_na=False)
+    assert len(table) == COUNT and table.status.value_counts().to_dict() == {"ok": 36, "corrupt": 4}
+    assert table.note[table.status == "corrupt"].str.contains("cut short").all()
+    clips = Collection(packed)
+    again = pickle.loads(pickle.dumps(clips))
+    assert len(clips) == 36 and np.array_equal(clips[7].waveform, again[7].waveform) and clips[7].frame.shape == (180, 320, 3)
+
+
+def test_a_full_disk_is_said_and_survived(videos, packed, tmp_path):
+    """A limit on the size of files stands in for the full disk: the write fails in the same place."""
+    out = tmp_path / "out"
+    limit = (packed / "waves.bin").stat().st_size // 2
+    done = subprocess.run(command(videos, out), cwd=ROOT, capture_output=True, text=True,
+                          preexec_fn=lambda: (signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))))
+    assert done.returncode and "waves.bin: cannot be written" in done.stderr and "run the same command again" in done.stderr
+    assert 10 < len(read_journal(out)) - 1 < COUNT
+    pack_sources(videos, out, workers=2, progress=False)
+    assert contents(out) == contents(packed)
+
+
+def test_a_worker_that_dies_loses_nothing(videos, packed, tmp_path):
+    out = tmp_path / "out"
+    run = subprocess.Popen(command(videos, out), cwd=ROOT)
+    while not ((out / "journal.jsonl").exists() and (out / "journal.jsonl").read_bytes().count(b"\n") > 5):
+        time.sleep(0.002)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    assert run.wait() == 0 and contents(out) == contents(packed)
+
+
+def test_one_writer_at_a_time(videos, packed):
+    import fcntl
+    with open(packed / "journal.jsonl", "ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="another process is packing here"):
+            pack_sources(videos, packed, progress=False)
+
+
+def test_shards_on_an_engine_one_killed(videos, packed, tmp_path):
+    """Three jobs of submitit on this machine; one is killed, the call names it, the same call again completes it."""
+    pytest.importorskip("submitit")
+    out = tmp_path / "out"
+    code = "import sys; from slavc.collection import pack_shards; pack_shards(sys.argv[1], sys.argv[2], 3, 'local', workers=1)"
+    run = subprocess.Popen([sys.executable, "-c", code, str(videos), str(out)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    victim = out / "shard-0001" / "journal.jsonl"
+    while run.poll() is None and not victim.exists():              # it is there before the first video is decoded
+        time.sleep(0.002)
+    for process in [p for p in Path("/proc").iterdir() if p.name.isdigit() and holds(p, victim)]:
+        os.kill(int(process.name), signal.SIGKILL)
+    _, said = run.communicate(timeout=300)
+    assert run.returncode and "1 of 3 shards stopped" in said and "shard 1" in said
+    with pytest.raises(ValueError, match="2 finished shards of 3"):
+        Collection(out)
+    pack_shards(videos, out, 3, "local", workers=1)
+    clips, one = Collection(out), Collection(packed)
+    assert clips.ids == one.ids and all(clips.wave(i).tobytes() == one.wave(i).tobytes() and np.array_equal(clips.frame(i), one.frame(i)) for i in range(len(one)))
+
+
+def holds(process, path):
+    try:
+        return any(os.readlink(fd) == str(path) for fd in (process / "fd").iterdir())
+    except OSError:
+        return False
+
+
+def test_a_source_keeps_its_shard_when_others_come(videos, tmp_path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    root.mkdir()
+    copies = sorted(videos.rglob("*.mp4"))[10:16]
+    for path in copies[1:]:
+        (root / path.name).write_bytes(path.read_bytes())
+    tables = [pack_sources(root, out / f"shard-{k}", shard=(k, 2), progress=False) for k in range(2)]
+    (root / copies[0].name).write_bytes(copies[0].read_bytes())
+    again = [pack_sources(root, out / f"shard-{k}", shard=(k, 2), progress=False) for k in range(2)]
+    assert sum(map(len, again)) == sum(map(len, tables)) + 1 == 6
+    assert sum((out / f"shard-{k}/journal.jsonl").read_bytes().count(b"\n") for k in range(2)) == 2 + 6      # nothing decoded twice
+    clips = Collection(out)
+    assert len(set(clips.ids)) == len(clips.ids) == sum(t.status.isin(["ok"]).sum() for t in again)
+
+
+def test_odd_files_are_rows_not_crashes(videos, tmp_path):
+    """A dead link, a linked folder, a name that is no text, small and large letters, one clip twice in two shards."""
+    root = tmp_path / "root"
+    root.mkdir()
+    good = sorted(videos.rglob("*.mp4"))[0]
+    (root / "linked").symlink_to(good.parent)
+    (root / "00000000001_000099.mp4").symlink_to(tmp_path / "nowhere")
+    (root / "00000000002_000099.MP4").write_bytes(good.read_bytes())
+    with open(os.fsencode(root) + b"/\xff\xfe.mp4", "wb") as file:
+        file.write(b"x")
+    (root / "00000000003_000099.mp4.part").touch()
+    table = pack_sources(root, tmp_path / "out", progress=False).set_index("source")
+    assert table.status["00000000001_000099.mp4"] == "corrupt" and table.status["00000000002_000099.MP4"] == "ok"
+    assert table.status["00000000003_000099.mp4.part"] == "unfinished" and table.id["00000000003_000099.mp4.part"] == "00000000003_000099"
+    assert table.status["\\udcff\\udcfe.mp4"] == "unnamed" and table.index.str.startswith("linked/").sum() > 5
+
+
+@pytest.mark.parametrize("wrong", [dict(side=0), dict(rate=0), dict(seconds=0), dict(workers=0), dict(shard=(0, 0)), dict(frames="png")])
+def test_bad_settings_leave_nothing_behind(videos, tmp_path, wrong):
+    with pytest.raises(ValueError):
+        pack_sources(videos, tmp_path / "out", progress=False, **wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_reports_and_fails_in_one_message(videos, tmp_path):
+    done = CliRunner().invoke(app, ["prepare", str(videos), str(tmp_path / "out"), "--workers", "2"])
+    assert done.exit_code == 0 and "36 clips; 36 ok, 4 corrupt" in done.output and (tmp_path / "out" / "report.md").exists()
+    for wrong in (["--side", "128"], ["--frames", "png"], ["--train-list", "mine"], ["--names", "any"]):
+        done = CliRunner().invoke(app, ["prepare", str(videos), str(tmp_path / "out"), "--workers", "1", *wrong])
+        assert done.exit_code == 1 and done.output.startswith("error: "), done.output
+    (tmp_path / "empty").mkdir()
+    done = CliRunner().invoke(app, ["prepare", str(tmp_path / "empty"), str(tmp_path / "other")])
+    assert done.exit_code == 1 and "holds no videos" in done.output
+
+
+@needs_metadata
+def test_official_names_and_lists(tmp_path):
+    """Every official id is understood in every way of writing it; the released training list loses its 3,709 test clips."""
+    lists = official_lists(METADATA, "vggss")
+    ids = {i for own in lists.values() for i in own}
+    known = by_video(lists)
+    for i in ids:
+        video, start = i[:11], int(i[12:])
+        assert i == clip_id(i) == clip_id(f"{video}_{start}_{start + 10}") == clip_id(f"{video}_{1000 * start}_{1000 * start + 10000}")
+        assert clip_id(video, known) == (i if len(known[video]) == 1 else "")
+    assert all(clip_id(i) == i for own in official_lists(METADATA, "flickr").values() for i in own)
+    table = pd.DataFrame(dict(id=sorted(ids), status="ok"))
+    made = write_lists(table, lists, tmp_path).set_index("list")
+    positives = set(lists["vggss_test"])
+    assert len(positives & set(lists["vggss_144k"])) == 3709 and made.loc["vggss_144k", "test clips in it"] >= 3709
+    assert made.loc["vggss_144k", "written"] == 144000 - made.loc["vggss_144k", "test clips in it"]
+    seen = coverage(table[table.id.isin(lists["vggss_10k"])], lists).set_index("list")
+    assert seen.loc["vggss_10k", "used"] == 10000 and seen.loc["vggss_test", "no file"] == 5158 - 238
+
+
+def test_find_sources_reads_no_file(videos):
+    found = find_sources(videos)
+    assert [f["source"] for f in found] == sorted(f["source"] for f in found) and len(found) == COUNT and all(f["id"] for f in found)
