@@ -25,7 +25,7 @@ from PIL import Image
 from .audio import middle, read_wave, resample
 from .boxes import SIZES, areas, size_group
 from .clips import Clip, write_text
-from .folder import FRAMES, SOUNDS, read_frame, read_ids, training_ids
+from .folder import FRAMES, SOUNDS, read_frame, read_ids
 from .media import Media, MediaError, frame_at, read_sound
 from .predictions import best_ciou, read_test_set
 
