@@ -16,7 +16,8 @@ from scipy import signal
 
 from slavc.audio import log_spectrogram
 from slavc.clips import crop_frame
-from slavc.collection import Collection, pack_sources
+from slavc.collection import Collection
+from slavc.packing import pack_sources
 from slavc.media import Media, frame_at, read_sound, write_video
 
 CLIPS, SIZE = 64, 224

@@ -57,11 +57,11 @@ class Attention10k(nn.Module):
 
         Draws one number from torch's global generator.
         """
-        B = len(batch["frame"])
+        V, s = self.visual(batch["frame"]), pool_audio(self.audio(batch["spec"]))
+        B = len(V)
         if B < 2:
             raise ValueError("Attention10k: a batch of 1 clip has no other sound to compare with; use a batch of at least 2 and "
                              "drop an incomplete last batch")
-        V, s = self.visual(batch["frame"]), pool_audio(self.audio(batch["spec"]))
         f = self.answer(attend(V, self.ask(s))[2])                # (B, channels of the audio trunk)
         shift = int(torch.randint(1, B, ()))
         loss, near, far = ratio_loss(f, s, s.roll(shift, dims=0), self.normalize_targets)

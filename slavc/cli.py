@@ -292,7 +292,8 @@ def prepare(videos: Path = typer.Argument(help="folder of videos (any depth), or
             cluster: str = typer.Option("slurm", help="for shards: slurm, or local"),
             slurm: list[str] = typer.Option([], help="for shards: a parameter of submitit, such as slurm_partition=cpu; may be given several times")):
     """Pack downloaded videos: middle frame and the sound around it, every file accounted for. Goes on where it was stopped."""
-    from slavc.collection import USED, Collection, by_video, official_lists, pack_shards, pack_sources, report
+    from slavc.collection import USED, Collection
+    from slavc.packing import by_video, official_lists, pack_shards, pack_sources, report
     try:
         if train_list not in ("filtered", "released"):
             raise ValueError(f"--train-list must be filtered or released, got {train_list!r}")

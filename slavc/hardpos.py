@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .clips import crop_frame
+from .distributed import scatter
 from .encoders import JointSpace
 from .losses import wide, own_similarity, response, similarity
 from .mining import features, neighbours as nearest
@@ -101,7 +102,7 @@ class HardPos(JointSpace):
             raise RuntimeError("HardPos.loss needs the training clips: call before_fit(clips, inputs, epochs) first")
         near = self.near[batch["index"]].long()                                 # (B, k)
         draw = torch.randint(self.neighbours, (len(near), 1)).to(near.device)
-        other = self._load(near.gather(1, draw)[:, 0].tolist())
+        other = self._load(scatter(near.gather(1, draw)[:, 0].tolist()))
         V_j, a_j = self.encode(other["frame"], other["spec"])
         crossed = [own_similarity(V, a_j), own_similarity(V_j, a)]              # 2 x (B, h, w)
         extra = self._response(torch.stack(crossed, dim=1).flatten(2))          # (B, 2)

@@ -11,13 +11,13 @@ from pathlib import Path
 # %% ../nbs/08_params.ipynb #9445bee1
 NUMBER = (int, float)
 SCHEMA = dict(
-    profile=str, root=str, here=str, title=str, readme=(str, type(None)), paper_audit=str, page=str, workers=int, recipe=str,
+    profile=str, root=str, here=str, title=str, readme=(str, type(None)), paper_audit=str, page=str, workers=int, processes=int, recipe=str,
     world=dict(name=str, seed=int, frame=int, rate=int, train=int, positives=int),   # and the settings of that world
     audio=dict(window=int, hop=int, mean=NUMBER, std=NUMBER),
     encoders=dict(preset=str, map_stride=int, visual_weights=str, frozen_stages=int),
     pretrain=dict(images=int, frame=int, epochs=int, batch=int, rate=NUMBER, weight_decay=NUMBER, seed=int, threads=int),
     train=dict(optimiser=str, epochs=int, batch=int, rate=NUMBER, trunk_rate=NUMBER, weight_decay=NUMBER, schedule=str, warmup=NUMBER,
-               threads=int, device=str, loaders=int, checkpoint_steps=int),
+               threads=int, device=str, loaders=int, precision=str, compile=bool, fused=bool, negatives=str, sync_batchnorm=bool, checkpoint_steps=int),
     methods=dict,                       # name -> see METHOD
     ablations=dict(of=list, seeds=list, grid=dict),                                  # nbs/47
     evaluate=dict(protocol=str, alpha=NUMBER, showcase=int, pictured=list),

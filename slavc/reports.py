@@ -46,7 +46,11 @@ def setting(params: dict, counts: pd.DataFrame, protocol=None) -> str:
     """What every caption must say: world, size of the training, test pairs, protocol, seeds. counts: Table 1 (key, count); protocol: another than the profile's."""
     world, seeds = params["world"], sorted({len(method["seeds"]) for method in params["methods"].values()})
     clips = f"{world['train']:,} training clips" if world["train"] else "every training clip of its list"
-    return (f"World: {params['title']}; {clips}, {params['train']['epochs']} epochs; {int(counts.set_index('key')['count']['Total']):,} test pairs, half of them negatives. "
+    if world.get("keep_test"):
+        clips += " (as released: **clips of the test are among them**)"
+    sizes = counts.set_index("key")["count"]
+    missing = f" ({int(sizes['Missing']):,} more are missing: their videos are not there)" if "Missing" in sizes else ", half of them negatives"
+    return (f"World: {params['title']}; {clips}, {params['train']['epochs']} epochs; {int(sizes['Total']):,} test pairs{missing}. "
             f"Protocol `{protocol or params['evaluate']['protocol']}`; {' or '.join(map(str, seeds))} training seed{'s' if seeds[-1] > 1 else ''}.")
 
 def pick(results: pd.DataFrame, metric: str, protocol: str, iou=0.5, subset="all") -> pd.DataFrame:
@@ -75,7 +79,7 @@ def table1(counts: pd.DataFrame, title: str, source: pd.DataFrame) -> pd.DataFra
     ours = counts.set_index("key")["count"]
     paper = source[(source.table == "1") & (source.dataset == "Extended VGG-SS")].set_index("protocol").value
     return pd.DataFrame({"": list(ours.index), f"{title} (ours)": ours.to_numpy(),
-                         "Extended VGG-SS (reported)": [int(paper[names.get(k, k)]) for k in ours.index]})
+                         "Extended VGG-SS (reported)": [int(paper.get(names.get(k, k), 0)) for k in ours.index]})
 
 ORDER = ("random", "whole-image", "center-prior", "accept-all", "presence-oracle", "ogl")
 

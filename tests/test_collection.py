@@ -16,7 +16,8 @@ from conftest import ROOT
 from typer.testing import CliRunner
 
 from slavc.cli import app
-from slavc.collection import Collection, by_video, clip_id, coverage, find_sources, official_lists, pack_shards, pack_sources, read_journal, write_lists
+from slavc.collection import Collection, read_journal
+from slavc.packing import by_video, clip_id, coverage, find_sources, official_lists, pack_shards, pack_sources, write_lists
 from slavc.media import write_video
 
 METADATA = ROOT.parent / "shared" / "metadata"
@@ -50,7 +51,7 @@ def contents(folder):
 
 
 def command(videos, out):
-    return [sys.executable, "-c", "import sys; from slavc.collection import pack_sources; pack_sources(sys.argv[1], sys.argv[2], workers=2, progress=False)", str(videos), str(out)]
+    return [sys.executable, "-c", "import sys; from slavc.packing import pack_sources; pack_sources(sys.argv[1], sys.argv[2], workers=2, progress=False)", str(videos), str(out)]
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(videos, packed, tmp_path):
@@ -113,7 +114,7 @@ def test_shards_on_an_engine_one_killed(videos, packed, tmp_path):
     """Three jobs of submitit on this machine; one is killed, the call names it, the same call again completes it."""
     pytest.importorskip("submitit")
     out = tmp_path / "out"
-    code = "import sys; from slavc.collection import pack_shards; pack_shards(sys.argv[1], sys.argv[2], 3, 'local', workers=1)"
+    code = "import sys; from slavc.packing import pack_shards; pack_shards(sys.argv[1], sys.argv[2], 3, 'local', workers=1)"
     run = subprocess.Popen([sys.executable, "-c", code, str(videos), str(out)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     victim = out / "shard-0001" / "journal.jsonl"
     while run.poll() is None and not victim.exists():              # it is there before the first video is decoded

@@ -1,0 +1,152 @@
+"""What a SLAVC training step costs at the paper's size, against the released procedure: `make bench`. Prints numbers and ratios, asserts nothing.
+
+In one process, on the same frames (224 px) and spectrograms (257 x 276), step by step in turn: the released procedure re-stated in our words
+(torchvision's networks in their usual memory layout, similarities of all pairs by einsum, momentum networks moved tensor by tensor, Adam over a
+loop of tensors), and the training step of this package in fp32, in bf16, and compiled. The medians of the rounds are compared. On CUDA the share of
+the GPU's own matrix peak (measured by a large bf16 product) is printed too.
+
+    python bench/step.py --batch 8 --threads 2
+"""
+import argparse
+import copy
+import platform
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models import resnet18
+
+from slavc.distributed import connect
+from slavc.training import build_method, make_optimiser, precision
+
+OPTIONS = dict(optimiser="adam", rate=1e-4, trunk_rate=1e-4, weight_decay=1e-4)
+
+
+class Released(nn.Module):
+    """The released model, re-stated: two encoders with two projections each, and their momentum copies."""
+    def __init__(self, dim=512):
+        super().__init__()
+        image, sound = resnet18(), resnet18()
+        sound.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+        for net in (image, sound):
+            net.avgpool = net.fc = nn.Identity()
+        self.image, self.sound = image, sound
+        self.image1, self.image2 = nn.Conv2d(512, dim, 1), nn.Conv2d(512, dim, 1)
+        self.sound1, self.sound2 = nn.Linear(512, dim), nn.Linear(512, dim)
+        own = list(self.children())
+        self.momentum = nn.ModuleList(copy.deepcopy(part) for part in own).requires_grad_(False)
+        self.own = own                                              # a plain list: seen once by parameters()
+
+    def features(self, nets, frame, spec):
+        image, sound, image1, image2, sound1, sound2 = nets
+        V = F.dropout(image(frame).unflatten(1, (512, 7, 7)), 0.9)
+        a = sound(spec).unflatten(1, (512, 9, 9)).flatten(2).amax(2)
+        return [F.normalize(x, dim=1) for x in (image1(V), sound1(a), image2(V), sound2(a))]
+
+    def pairs(self, image_avc, sound_avc, image_loc, sound_loc, temperature=0.03):
+        where = torch.einsum("nchw,mc->nmhw", image_loc, sound_loc) / temperature
+        whether = torch.einsum("nchw,mc->nmhw", image_avc, sound_avc) / temperature
+        joint = where.flatten(2).softmax(2).view_as(where) * whether.softmax(1)
+        logits = joint.sum((2, 3)).clamp(min=1e-30).log()
+        return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+
+    def loss(self, frame, spec):
+        i1, s1, i2, s2 = self.features(self.own, frame, spec)
+        with torch.no_grad():
+            j1, t1, j2, t2 = self.features(self.momentum, frame, spec)
+        return self.pairs(j1, s1, j2, s2) + self.pairs(i1, t1, i2, t2)
+
+    @torch.no_grad()
+    def move(self, m=0.999):
+        for net, target in zip(self.own, self.momentum):
+            for new, old in zip(net.parameters(), target.parameters()):
+                old.data = old.data * m + new.data * (1 - m)
+
+
+def released_step(frame, spec):
+    torch.manual_seed(0)
+    model = Released().to(frame.device).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, weight_decay=1e-4, foreach=False)
+
+    def step():
+        loss = model.loss(frame, spec)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        model.move()
+        return loss.item()
+    return step
+
+
+def our_step(frame, spec, kind, compiled=False):
+    torch.manual_seed(0)
+    device = frame.device.type
+    method, _ = build_method("slavc", dict(dim=512, temperature=0.03, visual_dropout=0.9, momentum=0.999), dict(preset="resnet18", map_stride=32, frozen_stages=0))
+    method.to(device, memory_format=torch.channels_last).train()
+    options = OPTIONS | dict(device=device, precision=kind, fused=True)
+    optimiser, loss_of = make_optimiser(method, options), connect(method, device)
+    if compiled:
+        loss_of = torch.compile(loss_of)
+    batch = dict(frame=frame.contiguous(memory_format=torch.channels_last), spec=spec, index=torch.arange(len(frame), device=device))
+
+    def step():
+        optimiser.zero_grad()
+        with precision(options):
+            loss = loss_of(batch)
+        loss.backward()
+        optimiser.step()
+        method.after_step()
+        return loss.item()
+    return step
+
+
+def flops(batch):
+    """Multiply-adds times two of a step: forward of both pairs, and twice the forward for the gradients of the online pair."""
+    image, sound = 1.814e9, 1.814e9 * (257 * 276) / (224 * 224)
+    return 2 * batch * (image + sound) * (2 + 2)
+
+
+def matrix_peak():
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    for k in range(13):
+        if k == 3:
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+        a @ a
+    torch.cuda.synchronize()
+    return 10 * 2 * 8192 ** 3 / (time.perf_counter() - start)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    cuda = torch.cuda.is_available()
+    parser.add_argument("--batch", type=int, default=128 if cuda else 8)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--compile", action="store_true")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    device = "cuda" if cuda else "cpu"
+    torch.manual_seed(1)
+    frame, spec = torch.randn(chosen.batch, 3, 224, 224, device=device), torch.randn(chosen.batch, 1, 257, 276, device=device)
+    steps = {"released procedure, fp32": released_step(frame, spec), "slavc, fp32": our_step(frame, spec, "fp32"), "slavc, bf16": our_step(frame, spec, "bf16")}
+    if chosen.compile:
+        steps |= {"slavc, fp32, compiled": our_step(frame, spec, "fp32", True), "slavc, bf16, compiled": our_step(frame, spec, "bf16", True)}
+    times = {name: [] for name in steps}
+    for round_ in range(chosen.rounds + 1):                           # the first warms up
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[name] += [time.perf_counter() - start] if round_ else []
+    base = statistics.median(times["released procedure, fp32"])
+    print(f"training step of SLAVC, batch {chosen.batch}, {torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()}, {chosen.threads} threads, torch {torch.__version__}")
+    for name, own in times.items():
+        middle = statistics.median(own)
+        print(f"  {name:26s} {1000 * middle:8.0f} ms ({1000 * min(own):.0f} to {1000 * max(own):.0f}), {chosen.batch / middle:7.1f} clips/s, ratio {base / middle:.2f}, {flops(chosen.batch) / middle / 1e12:.3f} Tflop/s"
+              + (f", {100 * flops(chosen.batch) / middle / matrix_peak():.0f} % of the matrix peak" if cuda else ""))
+
+
+if __name__ == "__main__":
+    main()
