@@ -92,6 +92,7 @@ def area_figure(curves: pd.DataFrame, labels: dict, title: str, methods: tuple =
     area = curves[(curves.curve == "area") & curves.subset.isin(sizes)].assign(x=lambda t: 100 * t.x)
     names = {m: label(m, labels) for m in methods if m in set(area.method)}
     shown = area[area.method.isin(names)].assign(Method=lambda t: t.method.map(names))
+    full = next((k for k, size in enumerate(sizes) if (shown.subset[shown.value.notna()] == size).any()), 0)       # a small test may lack a size
     figure, axes = plt.subplots(2, 4, figsize=(5.5, 3.3), sharex=True, sharey="row", layout="constrained")
     for line, metric in zip(axes, metrics):
         for ax, size in zip(line, sizes):
@@ -100,7 +101,7 @@ def area_figure(curves: pd.DataFrame, labels: dict, title: str, methods: tuple =
             ax.fill_between(best.x, best.value, 100, color=".88", lw=0, zorder=0)
             ax.plot(best.x, best.value, color=".5", lw=.8, zorder=1)
             sns.lineplot(at(shown), x="x", y="value", hue="Method", style="Method", hue_order=names.values(), style_order=names.values(), palette=HUES[:len(names)], lw=1.2,
-                         errorbar=("pi", 100), err_kws=dict(alpha=.2, lw=0), legend=ax is axes[0, 0], ax=ax)
+                         errorbar=("pi", 100), err_kws=dict(alpha=.2, lw=0), legend=ax is axes[0, full], ax=ax)
             ax.set(ylabel="", ylim=(0, 100), xticks=(10, 50, 90))
             ax.set_xlabel("predicted area (%)" if metric == "AP" else "", fontsize=6)
             ax.tick_params(labelsize=6, length=2)
@@ -108,8 +109,8 @@ def area_figure(curves: pd.DataFrame, labels: dict, title: str, methods: tuple =
     for ax, size in zip(axes[0], sizes):
         ax.set_title(size.capitalize(), fontsize=7)
     sns.despine(figure)
-    handles, words = axes[0, 0].get_legend_handles_labels()
-    axes[0, 0].get_legend().remove()
+    handles, words = axes[0, full].get_legend_handles_labels()
+    axes[0, full].get_legend().remove()
     figure.legend([*handles, plt.Rectangle((0, 0), 1, 1, fc=".88", ec=".5", lw=.8)], [*words, "out of reach"], loc="outside lower center", ncols=5, frameon=False, fontsize=6)
     figure.suptitle(title, fontsize=7)
     return figure
@@ -131,6 +132,10 @@ def showcase_frames(params: dict, shown: list) -> tuple:
         from slavc.folder import read_frame
         root = Path(params["world"]["root"], "frames")
         return {v: read_frame(next(root.glob(f"{v}.*"))) for v in videos}, ""
+    if params["world"]["name"] == "collection":
+        from slavc.collection import Collection
+        clips = Collection(Path(params["world"]["data_root"], "packed"), videos)
+        return {v: clips.frame(i) for i, v in enumerate(videos)}, ""
     from slavc.worlds import open_bank, scene_world
     world = scene_world(*open_bank(params), params, "test")
     return {v: world.picture(world.ids.index(v), 336) for v in videos}, "Pictures: contributors of Tux Paint" if params["world"]["name"] == "stamps" else ""
