@@ -39,11 +39,9 @@ test: env
 	-slavc assets
 	pytest
 
-# speed and memory, as ratios against the obvious alternative in the same run
+# speed and memory, as ratios against the obvious alternative in the same run: reports/bench.md
 bench: env
-	python bench/evaluation.py
-	python bench/training.py
-	python bench/input.py
+	python bench/report.py
 
 # kills prepare, train and evaluate twenty times each; the results must not differ
 soak: env

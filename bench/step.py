@@ -10,6 +10,7 @@ the GPU's own matrix peak (measured by a large bf16 product) is printed too.
 import argparse
 import copy
 import platform
+import resource
 import statistics
 import time
 
@@ -146,6 +147,7 @@ def main():
         middle = statistics.median(own)
         print(f"  {name:26s} {1000 * middle:8.0f} ms ({1000 * min(own):.0f} to {1000 * max(own):.0f}), {chosen.batch / middle:7.1f} clips/s, ratio {base / middle:.2f}, {flops(chosen.batch) / middle / 1e12:.3f} Tflop/s"
               + (f", {100 * flops(chosen.batch) / middle / matrix_peak():.0f} % of the matrix peak" if cuda else ""))
+    print(f"peak memory: {torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB for all of them in one process")
 
 
 if __name__ == "__main__":

@@ -45,12 +45,12 @@ def stepper(key: str, last: bool):
     for epoch in range(EPOCHS if last else 1):
         hook("before_epoch", epoch)
     seen = TrainClips(clips, world["frame"], 0)
-    frames, waves, _ = zip(*(seen[i] for i in range(batch)))
-    frames, waves, index = torch.stack(frames), torch.stack(waves), torch.arange(batch)
+    frames, waves, _, flips = zip(*(seen[i] for i in range(batch)))
+    frames, waves, index, flips = torch.stack(frames), torch.stack(waves), torch.arange(batch), torch.tensor(flips)
 
     def step():
         optimiser.zero_grad()
-        method.loss(inputs(frames, waves, index, getattr(method, "views", None)))["total"].backward()
+        method.loss(inputs(frames, waves, index, getattr(method, "views", None), flips))["total"].backward()
         optimiser.step()
         hook("after_step")
 

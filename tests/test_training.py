@@ -119,6 +119,56 @@ def test_a_damaged_pack(prepared, tmp_path, name):
         Pack(tmp_path / "train")
 
 
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path):
+    """A limit on the size of files stands in for the full disk: the file is named, the one before is whole, nothing is left beside it."""
+    code = f"""
+import resource, torch
+from slavc.training import save_checkpoint
+path = {str(tmp_path / "state.safetensors")!r}
+save_checkpoint(path, dict(w=torch.ones(3)), dict(epoch=1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    save_checkpoint(path, dict(w=torch.ones(1_000_000)), dict(epoch=2))
+except OSError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert f"{tmp_path / 'state.safetensors'}: cannot be written" in said and "Make room" in said
+    tensors, about = load_checkpoint(tmp_path / "state.safetensors")
+    assert about["epoch"] == 1 and tensors["w"].tolist() == [1, 1, 1] and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_loader_that_dies_stops_with_a_reason_and_the_run_goes_on(prepared, tmp_path, monkeypatch):
+    """A loader process killed in the second epoch: an error says so, the state is kept, and the same call ends in the undisturbed run's weights."""
+    from slavc.clips import TrainClips
+    whole = TrainClips.__getitem__
+
+    def dies(self, i):
+        if self.epoch == 1 and torch.utils.data.get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(self, i)
+    loaders = {**PARAMS, "train": PARAMS["train"] | dict(loaders=1)}
+    monkeypatch.setattr(TrainClips, "__getitem__", dies)
+    with pytest.raises(RuntimeError, match="worker.*(killed|exited)"):
+        train_method(loaders, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "out", progress=False)
+    assert list((tmp_path / ".state").glob("*/state.safetensors"))
+    monkeypatch.setattr(TrainClips, "__getitem__", whole)
+    train_method(loaders, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "out", progress=False)
+    a, b = (load_file(f / "seed-5.safetensors") for f in (prepared / "whole", tmp_path / "out"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_half_precision_learns_the_same(prepared, tmp_path):
+    """bf16: other last bits, losses within a few percent, and maps from it in float32."""
+    half = {**PARAMS, "train": PARAMS["train"] | dict(precision="bf16", fused=True)}
+    history = train_method(half, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "half", progress=False)
+    full = train_method(PARAMS, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "full", progress=False)
+    np.testing.assert_allclose(history.loss, full.loss, rtol=0.03)
+    assert not np.array_equal(history.loss, full.loss) and read_maps(tmp_path / "half/maps-5.npz")[1].dtype == np.float32
+    with pytest.raises(ValueError, match="train.precision is 'fp16'; choose fp32 or bf16"):
+        train_method({**PARAMS, "train": PARAMS["train"] | dict(precision="fp16")}, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "none", progress=False)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_cuda_trains_the_same_way(prepared, tmp_path):
     device = {**PARAMS, "train": PARAMS["train"] | dict(device="cuda")}

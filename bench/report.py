@@ -1,0 +1,38 @@
+"""Runs every benchmark and writes what they print, with the machine, to reports/bench.md: `make bench`."""
+import os
+import platform
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from slavc.clips import write_text
+
+SCRIPTS = {"step.py": "Training step at the paper's size", "input.py": "Input", "training.py": "Methods against EZ-VSL, and two processes against two threads", "evaluation.py": "Scoring"}
+
+
+def machine() -> str:
+    cpu = Path("/proc/cpuinfo").read_text()
+    flags = set(cpu.split("flags")[1].split("\n")[0].split()) if "flags" in cpu else set()
+    units = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+    model = cpu.split("model name")[1].split(":")[1].split("\n")[0].strip() if "model name" in cpu else platform.machine()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none: every number of a GPU is missing here"
+    return f"{model}, {os.cpu_count()} processors ({', '.join(units)}), {memory:.0f} GiB; GPU: {gpu}; Python {platform.python_version()}, torch {torch.__version__}; {date.today()}"
+
+
+def main():
+    parts = [f"# Benchmarks\n\nWritten by `make bench`. Every ratio is taken in one run, on the same data.\n\nMachine: {machine()}.\n"]
+    for script, title in SCRIPTS.items():
+        done = subprocess.run([sys.executable, Path(__file__).with_name(script)], stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit(f"{script} ended with {done.returncode}; reports/bench.md is left as it was.")
+        print(done.stdout, flush=True)
+        parts.append(f"## {title}\n\n`python bench/{script}`\n\n```\n{done.stdout.rstrip()}\n```\n")
+    write_text(Path(__file__).parents[1] / "reports/bench.md", "\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
