@@ -1,4 +1,7 @@
-"""Runs every benchmark and writes what they print, with the machine, to reports/bench.md: `make bench`."""
+"""Runs every benchmark and writes what they print, with the machine, to reports/bench.md: `make bench`.
+
+    python bench/report.py step.py input.py      only these
+"""
 import os
 import platform
 import subprocess
@@ -25,12 +28,12 @@ def machine() -> str:
 
 def main():
     parts = [f"# Benchmarks\n\nWritten by `make bench`. Every ratio is taken in one run, on the same data.\n\nMachine: {machine()}.\n"]
-    for script, title in SCRIPTS.items():
+    for script in sys.argv[1:] or SCRIPTS:
         done = subprocess.run([sys.executable, Path(__file__).with_name(script)], stdout=subprocess.PIPE, text=True)
         if done.returncode:
             sys.exit(f"{script} ended with {done.returncode}; reports/bench.md is left as it was.")
         print(done.stdout, flush=True)
-        parts.append(f"## {title}\n\n`python bench/{script}`\n\n```\n{done.stdout.rstrip()}\n```\n")
+        parts.append(f"## {SCRIPTS[script]}\n\n`python bench/{script}`\n\n```\n{done.stdout.rstrip()}\n```\n")
     write_text(Path(__file__).parents[1] / "reports/bench.md", "\n".join(parts))
 
 
