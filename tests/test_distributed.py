@@ -73,9 +73,8 @@ def start(folder, out, jobs, processes):
 
 
 def finish(process):
-    said, errors = process.communicate()
+    errors = process.communicate()[1]
     assert process.returncode == 0, errors[-3000:]
-    return said + errors
 
 
 JOBS = [(module, module, {}) for module in HYPER] + [("own", "slavc", dict(negatives="own", sync_batchnorm=False))]

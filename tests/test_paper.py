@@ -36,9 +36,9 @@ def make_data(root, seconds=4.0):
     (lists / "vggss_144k.txt").write_text("".join(f"{i}\n" for i in sorted(TRAIN + TEST[:3])))
 
 
-def small(params, **world):
+def small(params):
     """The paper's profile at a size for two cores: the same world, methods SLAVC alone, one row of ablations."""
-    params["world"] |= dict(frame=64, side=70) | world
+    params["world"] |= dict(frame=64, side=70)
     params |= dict(workers=2, processes=1)
     params["train"] |= dict(device="cpu", loaders=1, threads=1)
     block = params["methods"]["slavc"]
@@ -94,7 +94,7 @@ def test_prepared_again_nothing_changes(rehearsed, tmp_path):
     assert (tmp_path / "train/digest.txt").read_bytes() == (rehearsed / "runs/paper/data/train/digest.txt").read_bytes()
 
 
-def test_the_released_list_is_said(rehearsed, tmp_path, capsys):
+def test_the_released_list_is_said(rehearsed, tmp_path):
     """With `keep_test` the test's clips stay in, and the captions say so; without the videos `packed/` alone is enough."""
     from contextlib import chdir
 
