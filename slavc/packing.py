@@ -14,7 +14,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,8 @@ from PIL import Image
 from .audio import middle, read_wave, resample
 from .boxes import SIZES, areas, size_group
 from .clips import write_text
-from .collection import LOST, USED, Collection, clip_table, read_journal
+from .collection import LOST, USED, Collection, checksum, clip_table, read_journal
+from .distributed import end_with
 from .folder import FRAMES, SOUNDS, read_frame, read_ids
 from .media import Media, MediaError, frame_at, read_sound
 from .predictions import best_ciou, read_test_set
@@ -175,11 +175,7 @@ def read_source(root, found: dict, frames: str = "jpeg", side: int = 256, rate: 
 def _start(parent):
     "A worker uses one thread, and ends soon after its parent, however that ended."
     torch.set_num_threads(1)
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-    Thread(target=watch, daemon=True).start()
+    end_with(parent)
 
 def in_order(work, tasks, workers: int):
     """(task, result) of `work(task)` in the order of `tasks`, with `workers` processes working ahead; a task that kills its process twice gives None."""
@@ -274,7 +270,7 @@ def pack_sources(root, out, names="official", known={}, workers: int = 1, shard:
                 _append(journal, json.dumps(head).encode() + b"\n", out)
             for (_, f, _), made in in_order(_work, ((root, f, settings) for f in todo), workers):
                 made = made or dict(status="corrupt", note="the decoder died of it, twice", bytes=size_of(root, f), sha256="", length=0.0, height=0, width=0, frame=b"", wave=b"")
-                row = dict(f, **{k: made[k] for k in ("bytes", "status", "note", "sha256", "length", "height", "width")},
+                row = dict(f, **{k: made[k] for k in ("bytes", "status", "note", "sha256", "length", "height", "width")}, crc=checksum(made["frame"], made["wave"]),
                            frame_end=where[0] + len(made["frame"]), wave_end=where[1] + len(made["wave"]))
                 _append(frames, made["frame"], out), _append(waves, made["wave"], out)
                 _append(journal, json.dumps(row).encode() + b"\n", out)
@@ -392,9 +388,14 @@ def write_lists(table: pd.DataFrame, lists: dict, out, keep_test: bool = False) 
     return pd.DataFrame(rows)
 
 def report(folder, metadata=None, dataset: str = "vggss", annotations=None, keep_test: bool = False) -> str:
-    """Write what became of every source to `folder`/report.md (and its lists to `folder`/lists); returns the text. Errors as the functions above."""
+    """Write what became of every source to `folder`/report.md (and its lists to `folder`/lists); returns the text.
+
+    Every packed clip is read once and compared with its checksum (`Collection.verify`). Errors as this and the functions above.
+    """
     from slavc.reports import markdown
-    table, folder = Collection(folder).table, Path(folder)
+    packed, folder = Collection(folder), Path(folder)
+    packed.verify()
+    table = packed.table
     counts = table.status.value_counts()
     shown = pd.DataFrame([{"status": s, "sources": int(counts.get(s, 0)), "used": "yes" if s in USED else "no"} for s in (*USED, *LOST)])
     parts = [f"# {folder.name}\n", markdown(shown, f"**Sources.** {len(table):,} in all, {int(table.status.isin(USED).sum()):,} clips. Every one is a row of `clips.csv`, with the reason.")]

@@ -101,9 +101,11 @@ def _real_options(params) -> dict:
 def _write_ids(params, folder, train, removed, test):
     "Write which clips are for training and which for the test, and open both: every clip is there, or an error lists what is not."
     train = list(train)[:params["world"]["train"] or None]
-    print(f"{len(train)} training clips; {removed} test clips {'kept in' if params['world']['keep_test'] else 'removed from'} the training list")
+    said = f"{len(set(train) & set(test))} clips of the test are among them, as released" if params["world"]["keep_test"] else f"{removed} clips of the test were taken out of the list"
+    print(f"{len(train)} training clips; {said}")
     for split, ids in (("train", train), ("test", test)):
         write_text(folder / split / "ids.json", json.dumps(ids))
+        (folder / split / "digest.txt").unlink(missing_ok=True)           # of an earlier call with other clips
         clips = open_clips(params, folder, split)
         if hasattr(clips, "digest"):
             write_text(folder / split / "digest.txt", clips.digest() + "\n")

@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 
 from slavc.cli import app
 from slavc.collection import Collection, read_journal
-from slavc.packing import by_video, clip_id, coverage, find_sources, official_lists, pack_shards, pack_sources, write_lists
+from slavc.packing import by_video, clip_id, coverage, find_sources, official_lists, pack_shards, pack_sources, report, write_lists
 from slavc.media import write_video
 
 METADATA = ROOT.parent / "shared" / "metadata"
@@ -78,6 +79,19 @@ def test_every_file_is_accounted_for(videos, packed):
     clips = Collection(packed)
     again = pickle.loads(pickle.dumps(clips))
     assert len(clips) == 36 and np.array_equal(clips[7].waveform, again[7].waveform) and clips[7].frame.shape == (180, 320, 3)
+
+
+@pytest.mark.parametrize("file", ["frames.bin", "waves.bin"])
+def test_a_damaged_byte_is_found_by_the_report(packed, tmp_path, file):
+    """Raw frames and sounds would give a picture and a noise whatever their bytes are: only the checksum knows."""
+    out = Path(shutil.copytree(packed, tmp_path / "out"))
+    report(out)
+    row = Collection(out).table.set_index("id").loc["00000000007_000007"]
+    raw = bytearray((out / file).read_bytes())
+    raw[int(row.frame_start if file == "frames.bin" else row.wave_start) + 700] ^= 1
+    (out / file).write_bytes(raw)
+    with pytest.raises(ValueError, match="bytes of 1 of 36 clips are damaged: 00000000007_000007"):
+        report(out)
 
 
 def test_a_full_disk_is_said_and_survived(videos, packed, tmp_path):
