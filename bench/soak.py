@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SMOKE = "profiles/smoke/params.yaml"
 
 
-def digests(folder):
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+def digests(folders):
+    return {f"{folder.name}/{p.relative_to(folder)}": hashlib.sha256(p.read_bytes()).hexdigest() for folder in folders for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def run(command, cwd, after=None):
@@ -45,7 +45,7 @@ def run(command, cwd, after=None):
 
 
 def soak(name, command, cwd, out, kills, clear):
-    """command writes `out` in `cwd`; clear: what to delete for a fresh start."""
+    """command writes the folders `out` in `cwd`; clear: what to delete for a fresh start."""
     def fresh():
         for path in clear:
             shutil.rmtree(path, ignore_errors=True)
@@ -88,7 +88,7 @@ def main():
         if "prepare" in chosen.targets:
             make_videos(place / "videos", 200)
             command = [sys.executable, "-c", "from slavc.cli import app; app()", "prepare", str(place / "videos"), str(place / "out"), "--workers", "2"]
-            soak("prepare", command, ROOT, place / "out", chosen.kills, [place / "out"])
+            soak("prepare", command, ROOT, [place / "out"], chosen.kills, [place / "out"])
         stages = [name for name in ("train", "evaluate") if name in chosen.targets]
         if stages:                                                          # in a copy, so that the results here stay
             copy = place / "slavc"
@@ -98,12 +98,11 @@ def main():
             for names in (("prepare",), ("pretrain",), ("evaluate", "controls")):
                 run(stage(*names), copy)
             if "train" in stages:
-                soak("train", stage("train", "slavc"), copy, runs / "train/slavc", chosen.kills, [runs / "train"])
+                soak("train", stage("train", "slavc"), copy, [runs / "train/slavc"], chosen.kills, [runs / "train"])
             if "evaluate" in stages:
                 run(stage("train", "slavc"), copy)
-                for kind in ("results", "kinds", "curves", "metrics", "showcase"):
-                    shutil.rmtree(reports / kind, ignore_errors=True)
-                soak("evaluate", stage("evaluate", "slavc"), copy, reports / "results", chosen.kills, [reports / "results"])
+                made = [reports / kind for kind in ("results", "kinds", "curves", "metrics", "showcase")]
+                soak("evaluate", stage("evaluate", "slavc"), copy, made, chosen.kills, made)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ NAMES = {                    # released name -> ours, without momentum_
     "slavc": {"imgnet": "visual", "audnet": "audio", "img_proj1": "avc.visual", "aud_proj1": "avc.audio", "img_proj2": "loc.visual", "aud_proj2": "loc.audio"},
     "ezvsl": {"imgnet": "visual", "audnet": "audio", "img_proj": "joint.visual", "aud_proj": "joint.audio"},
 }
-RELEASED = dict(size=224, rate=22050, audio=dict(window=512, hop=238, mean=0.0, std=1.0), encoders=dict(preset="resnet18", map_stride=32, frozen_stages=0))     # how the released models are fed
+RELEASED = dict(size=224, rate=22050, seconds=3.0, audio=dict(window=512, hop=238, mean=0.0, std=1.0), encoders=dict(preset="resnet18", map_stride=32, frozen_stages=0))     # how the released models are fed
 
 def our_name(released: str, module: str) -> str:
     """Our name of a released tensor of "slavc" or "ezvsl"; "" if it is none of theirs."""
@@ -114,7 +114,7 @@ def convert(source, out):
         raise ValueError(f"{source}: a {about['module']} checkpoint has no released format; only slavc (factorised) and ezvsl have one.")
     if {k: about["encoders"][k] for k in RELEASED["encoders"]} != RELEASED["encoders"]:
         raise ValueError(f"{source}: has encoders {about['encoders']}, the released programs know only {RELEASED['encoders']}.")
-    if fed := {k: about.get(k) for k in ("size", "rate", "audio") if about.get(k) != RELEASED[k]}:
+    if fed := {k: about.get(k) for k in ("size", "rate", "seconds", "audio") if about.get(k) != RELEASED[k]}:
         raise ValueError(f"{source}: is fed with {fed}, the released programs with {({k: RELEASED[k] for k in fed})}; its maps would come out wrong there.")
     model = {released_name(name, about["module"]): t for name, t in tensors.items()}
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -330,7 +330,7 @@ def prepare(videos: Path = typer.Argument(help="folder of videos (any depth), or
             pack_shards(videos, out, shards, cluster, slurm=dict(text.split("=", 1) for text in slurm), **options)
         else:
             pack_sources(videos, out, **options)
-        report(out, metadata, dataset, annotations, train_list == "released")
+        report(out, metadata, dataset, annotations, train_list == "released", videos)
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     counts = Collection(out).table.status.value_counts()
@@ -348,7 +348,7 @@ def localize(source: Path = typer.Argument(help="a video, or a picture with --so
              branch: str = typer.Option(None, help="SLAVC: both, loc or avc"),
              encoder: str = typer.Option(None, help="SLAVC: momentum or online"),
              fps: float = typer.Option(5, help="maps a second"),
-             seconds: float = typer.Option(3.0, help="of sound around each map, as in training"),
+             seconds: float = typer.Option(None, help="of sound around each map; as in training if not given"),
              device: str = typer.Option("cpu", help="cpu or cuda")):
     """Where does the sound of a video come from, and does anything visible make it? Draws the maps over it."""
     from slavc.checkpoints import load

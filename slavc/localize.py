@@ -75,11 +75,11 @@ def said(sure: float, threshold: float | None) -> tuple:
 # %% ../nbs/56_localize.ipynb #9360a92c
 PICTURES = (".jpg", ".jpeg", ".png")
 
-def localize_file(model, source, out, sound=None, threshold: float | None = None, fps: float = 5, seconds: float = 3.0, rule: str = "max", progress: bool = True, **how) -> pd.DataFrame:
+def localize_file(model, source, out, sound=None, threshold: float | None = None, fps: float = 5, seconds: float | None = None, rule: str = "max", progress: bool = True, **how) -> pd.DataFrame:
     """Draw the maps of a video, or of a picture with a sound; returns, and for a video writes as `out`.csv, second, confidence (0..1 on the static range) and present.
 
     source: a video, or a picture with `sound`; out: .jpg or .png (a video's middle), or a video format. threshold: of the presence decision, on the confidence; rule: what the
-    confidence is, "max" or "top_quarter" (`metrics.confidence`). fps: maps a second; seconds: of sound around each; how: branch and encoder for SLAVC.
+    confidence is, "max" or "top_quarter" (`metrics.confidence`). fps: maps a second; seconds: of sound around each (None: as in training); how: branch and encoder for SLAVC.
     FileNotFoundError, MediaError (no sound, nothing to see, zero length, cut short), or ValueError saying which argument to correct.
     """
     from tqdm import tqdm
@@ -95,6 +95,7 @@ def localize_file(model, source, out, sound=None, threshold: float | None = None
         raise ValueError(f"{out}: end the output's name in {', '.join((*PICTURES, *CODECS))}.")
     if any(path.exists() and path.resolve() in (source.resolve(), Path(sound or source).resolve()) for path in (out, out.with_suffix(".csv"))):
         raise ValueError(f"{out}: would be written over what is read. Give the output another name.")
+    seconds = model.about["seconds"] if seconds is None else seconds
     if not fps > 0 or not seconds > 0:
         raise ValueError(f"fps and seconds must be positive, got {fps} and {seconds}")
     if still:

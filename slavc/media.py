@@ -159,27 +159,30 @@ def write_video(path, frames, fps: float = 25, waveform=None, rate: int = None, 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     options = {"movflags": "faststart"} if path.suffix in (".mp4", ".m4v", ".mov") else {}         # the index in front: plays before it is loaded
-    with av.open(f"file:{partial}", "w", options=options) as container:
-        video = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
-        video.pix_fmt = "yuv420p"
-        audio = None if waveform is None else container.add_stream(sound_codec, rate=rate)
-        if audio is not None:
-            audio.layout = "mono"
-        for picture in frames:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            if count == 0:
-                video.width, video.height = frame.width, frame.height
-            count += 1
-            container.mux(video.encode(frame))
-        container.mux(video.encode(None))
-        if audio is not None:
-            samples = np.ascontiguousarray(waveform, np.float32)
-            for start in range(0, len(samples), 1024):
-                frame = av.AudioFrame.from_ndarray(samples[None, start:start + 1024], format="fltp", layout="mono")
-                frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
-                container.mux(audio.encode(frame))
-            container.mux(audio.encode(None))
-    os.replace(partial, path)
+    try:
+        with av.open(f"file:{partial}", "w", options=options) as container:
+            video = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
+            video.pix_fmt = "yuv420p"
+            audio = None if waveform is None else container.add_stream(sound_codec, rate=rate)
+            if audio is not None:
+                audio.layout = "mono"
+            for picture in frames:
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                if count == 0:
+                    video.width, video.height = frame.width, frame.height
+                count += 1
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+            if audio is not None:
+                samples = np.ascontiguousarray(waveform, np.float32)
+                for start in range(0, len(samples), 1024):
+                    frame = av.AudioFrame.from_ndarray(samples[None, start:start + 1024], format="fltp", layout="mono")
+                    frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+                    container.mux(audio.encode(frame))
+                container.mux(audio.encode(None))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
     return count
 
 # %% ../nbs/52_media.ipynb #b8d7a4b0

@@ -221,6 +221,12 @@ def test_official_names_and_lists(tmp_path):
     assert seen.loc["vggss_10k", "used"] == 10000 and seen.loc["vggss_test", "no file"] == 5158 - 238
 
 
+def test_a_list_of_negatives_without_its_columns_is_named(tmp_path):
+    (tmp_path / "vggss_test_plus_silent.csv").write_text("a,b\nx,y\n")
+    with pytest.raises(ValueError, match="vggss_test_plus_silent.csv: column 'video' is missing"):
+        official_lists(tmp_path, "vggss")
+
+
 def test_find_sources_reads_no_file(videos):
     found = find_sources(videos)
     assert [f["source"] for f in found] == sorted(f["source"] for f in found) and len(found) == COUNT and all(f["id"] for f in found)

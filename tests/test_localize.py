@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     model = slavc.build(*build_trunks("narrow", 16, None), dim=16)
     save_checkpoint(path / "model.safetensors", model.state_dict(), dict(module="slavc", hyper=dict(dim=16), encoders=dict(preset="narrow", map_stride=16, frozen_stages=0), size=112,
-                                                                         rate=8000, audio=dict(window=256, hop=250, mean=0.0, std=1.0)))
+                                                                         rate=8000, seconds=1.0, audio=dict(window=256, hop=250, mean=0.0, std=1.0)))
     rng = np.random.default_rng(0)
     picture = np.kron(rng.integers(0, 255, (9, 16, 3)), np.ones((10, 10, 1))).astype(np.uint8)
     write_video(path / "film.mp4", [np.roll(picture, 4 * k, 1) for k in range(30)], 10, rng.normal(0, 0.1, 24000), 8000)
@@ -59,6 +59,14 @@ def test_the_maps_are_the_models(folder):
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose((parts[0] + parts[1]) / 2, alone[1:2], atol=1e-5)
     assert frame.shape == (90, 160, 3)
+
+
+def test_as_much_sound_as_in_training(folder):
+    """Without --seconds it is the checkpoint's."""
+    for name, more in (("own.mp4", ()), ("same.mp4", ("--seconds", 1)), ("other.mp4", ("--seconds", 3))):
+        call(folder, folder / "film.mp4", "--out", folder / name, "--fps", 2, *more)
+    own, same, other = (pd.read_csv(folder / f"{name}.csv").confidence for name in ("own", "same", "other"))
+    assert own.equals(same) and not own.equals(other)
 
 
 def test_errors_say_what_to_do(folder):

@@ -99,6 +99,15 @@ def test_mostly_damaged_video_is_corrupt(tmp_path):
             list(frames_at(media, [0, 3, 5]))
 
 
+def test_a_video_that_fails_leaves_nothing(tmp_path):
+    def pictures():
+        yield np.zeros((64, 64, 3), np.uint8)
+        raise RuntimeError("the model failed")
+    with pytest.raises(RuntimeError, match="the model failed"):
+        write_video(tmp_path / "x.mp4", pictures(), 10)
+    assert not list(tmp_path.iterdir())
+
+
 def test_colons_and_unknown_formats(tmp_path):
     with pytest.raises(ValueError, match="no video format that is written here"):
         write_video(tmp_path / "x.gif", film(1))
