@@ -37,7 +37,7 @@ search: env
 
 test: env
 	-slavc assets
-	pytest
+	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup
 
 # speed and memory, as ratios against the obvious alternative in the same run: reports/bench.md
 bench: env

@@ -9,6 +9,7 @@ __all__ = ['place', 'end_with', 'join', 'share', 'whole_batch', 'gather', 'scatt
 # %% ../nbs/57_distributed.ipynb #b356687f
 import hashlib, os, signal, time
 from contextlib import contextmanager
+from datetime import timedelta
 from threading import Thread
 
 import torch
@@ -36,12 +37,12 @@ def join(device: str) -> str:
 
     Processes talk by NCCL on CUDA, by Gloo elsewhere. They end when their launcher is killed, or the next run would find them at work on its files.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ and not dist.is_initialized():
+        end_with(os.getppid())
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            end_with(os.getppid())
         if device == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(hours=2))           # clustering, one at a time on a busy machine, takes its time
     if device == "cuda" and place()[1] > 1:
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return device
@@ -50,7 +51,7 @@ def share(rows):
     "This process's part of the rows of a batch. ValueError where they cannot be divided evenly: shares must be alike."
     rank, size = place()
     if len(rows) % size:
-        raise ValueError(f"a batch of {len(rows)} cannot be divided over {size} processes. Make train.batch a multiple of their number.")
+        raise ValueError(f"a batch of {len(rows)} cannot be divided over {size} processes. Make it a multiple of their number: train.batch, or the `batch` of the method's own block where it has one.")
     part = len(rows) // size
     return rows[rank * part:(rank + 1) * part]
 

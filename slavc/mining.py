@@ -47,6 +47,19 @@ def neighbours(X, k: int, block: int = 1024) -> torch.Tensor:
     return torch.cat(found)
 
 # %% ../nbs/18_mining.ipynb #88e11c4d
+def _spread(values, k: int, rng) -> np.ndarray:
+    """k of the rows (N, D), far from each other: each drawn with a chance proportional to its squared distance from the nearest one before it (k-means++).
+
+    The distances to the nearest are kept, so this takes O(k N D); SciPy's own start computes all of them again for each row.
+    """
+    from scipy.spatial.distance import cdist
+    chosen, near = [rng.integers(len(values))], np.full(len(values), np.inf)
+    while len(chosen) < k:
+        near = np.minimum(near, cdist(values[chosen[-1:]], values, "sqeuclidean")[0])
+        chance = near / max(near.sum(), np.finfo(float).tiny)
+        chosen.append(min(int(np.searchsorted(chance.cumsum(), rng.uniform())), len(values) - 1))
+    return values[chosen]
+
 def kmeans(X, k: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """K-means of X (N, D): labels int64 (N,) and centres float32 (k, D). Deterministic given the seed.
 
@@ -58,7 +71,7 @@ def kmeans(X, k: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     values = X.double().cpu().numpy()
     for start in range(10):
         try:
-            centres, labels = kmeans2(values, k, iter=30, minit="++", rng=np.random.default_rng([seed, start]), missing="raise")
+            centres, labels = kmeans2(values, _spread(values, k, np.random.default_rng([seed, start])), iter=30, minit="matrix", missing="raise")
             return torch.from_numpy(labels).long(), torch.from_numpy(centres).float()
         except ClusterError:
             continue

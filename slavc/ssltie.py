@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .encoders import JointSpace, pool_audio, recolour
-from .losses import own_similarity, similarity, trimap_loss
+from .losses import own_similarity, similarity, trimap_loss, wide
 
 # %% ../nbs/28_ssltie.ipynb #52e35a73
 def draw_turns(n: int, angle: int = 30, scale: float = 0.5, flip: float = 0.5) -> torch.Tensor:
@@ -30,8 +30,10 @@ def draw_turns(n: int, angle: int = 30, scale: float = 0.5, flip: float = 0.5) -
 
 def turn(pictures: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     "Turn pictures or maps (B, C, H, W) by matrices (B, 2, 3): bilinear, same size, 0 where nothing was. Differentiable in the pictures."
-    grid = F.affine_grid(turns.to(pictures.dtype), pictures.shape, align_corners=False)          # (B, H, W, 2)
-    return F.grid_sample(pictures, grid, align_corners=False)
+    with torch.autocast(pictures.device.type, enabled=False):                # places in bf16 would be off by up to a pixel and a half
+        pictures = wide(pictures)
+        grid = F.affine_grid(turns.to(pictures.dtype), pictures.shape, align_corners=False)          # (B, H, W, 2)
+        return F.grid_sample(pictures, grid, align_corners=False)
 
 # %% ../nbs/28_ssltie.ipynb #8740b004
 def disagreement(seen: torch.Tensor, M: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:

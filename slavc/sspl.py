@@ -48,7 +48,8 @@ def random_parts(images: torch.Tensor, crop: float = 0.5) -> torch.Tensor:
     width = width * (1 - 2 * (draw(0.0, 1.0) < 0.5).float())
     zero = torch.zeros_like(x)
     parts = torch.stack([width, zero, x, zero, height, y], dim=1).view(B, 2, 3)
-    return F.grid_sample(images, F.affine_grid(parts, images.shape, align_corners=False), padding_mode="border", align_corners=False)
+    with torch.autocast(images.device.type, enabled=False):                  # places in bf16 would be off by up to a pixel and a half
+        return F.grid_sample(images, F.affine_grid(parts, images.shape, align_corners=False), padding_mode="border", align_corners=False)
 
 # %% ../nbs/29_sspl.ipynb #3bc72780
 class SSPL(JointSpace):

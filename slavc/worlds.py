@@ -131,7 +131,7 @@ def _prepare_collection(params, folder):
     packed, lists = root / "packed", official_lists(root / "metadata", dataset)
     if (root / "videos").is_dir() and not list(packed.glob("*/collection.json")):
         pack_sources(root / "videos", packed, known=by_video(lists), workers=params["workers"], frames=options["frames"], side=options["side"], rate=world["rate"], seconds=world.get("seconds", 3.0))
-    report(packed, root / "metadata", dataset, keep_test=options["keep_test"])
+    report(packed, root / "metadata", dataset, keep_test=options["keep_test"], root=root / "videos" if (root / "videos").is_dir() else None)
     pairs, boxes = folder_benchmark(root, dataset, root / "metadata")
     here, test = set(Collection(packed).ids), sorted(set(pairs.video) | set(pairs.audio))
     if lost := [i for i in test if i not in here]:
@@ -166,6 +166,6 @@ def open_clips(params, folder, split: str):
         raise ValueError(f"{clips.folder}: its sounds have {clips.rate} Hz, params.yaml says world.rate {world['rate']}. Make them agree.")
     known = folder / "digest.txt"
     if known.is_file() and known.read_text().strip() != clips.digest():
-        raise ValueError(f"{clips.folder}: not what it was when {folder} was prepared. Run the `prepare` stage again (dvc repro --force).")
+        raise ValueError(f"{clips.folder}: not what it was when {folder} was prepared. Run `dvc repro --force --single-item {params.get('here', '')}dvc.yaml:prepare`, then `dvc repro` as before.")
     return clips
 

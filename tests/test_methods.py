@@ -7,7 +7,7 @@ from conftest import ROOT
 
 from slavc.clips import Clip
 from slavc.params import load_params
-from slavc.training import Inputs, build_method, fit, load_tensors, method_names
+from slavc.training import Inputs, build_method, fit, load_checkpoint, load_tensors, method_names, save_checkpoint
 
 PARAMS = load_params(ROOT / "params.yaml")
 AUDIO = dict(window=128, hop=128, mean=-1.1, std=0.15)
@@ -18,7 +18,7 @@ def clips(count=16):
     return [Clip(f"n{i}", rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), (0.1 * rng.standard_normal(4000)).astype(np.float32), 8000) for i in range(count)]
 
 
-def trained(key, recipe, folder, frozen=3):
+def trained(key, recipe, folder, frozen=3, **train):
     """A method after three tiny epochs, its inputs and losses."""
     entry = PARAMS["methods"][key]
     own = entry["native"] if recipe == "native" else {}
@@ -26,7 +26,7 @@ def trained(key, recipe, folder, frozen=3):
     hyper = entry["hyper"] | own.get("hyper", {})
     hyper |= {name: small[name] for name in small if name in hyper or name in dict(dsol=["clusters"], coarsetofine=["classes"]).get(entry["module"], [])}
     encoders = PARAMS["encoders"] | dict(frozen_stages=frozen) | own.get("encoders", {})
-    options = PARAMS["train"] | own.get("train", {}) | dict(epochs=3, batch=8)
+    options = PARAMS["train"] | own.get("train", {}) | dict(epochs=3, batch=8) | train
     torch.manual_seed(0)
     method, lower = build_method(entry["module"], hyper, encoders)
     inputs = Inputs(56, 8000, AUDIO, "cpu", lower)
@@ -67,9 +67,14 @@ def test_the_contract(key, recipe, tmp_path):
 
 
 @pytest.mark.parametrize("key", PARAMS["methods"])
-def test_with_all_stages_trained(key, tmp_path):
-    """frozen_stages: 0, as in the paper: the frame that reaches a method is an image."""
-    assert np.isfinite(trained(key, "common", tmp_path, frozen=0)[2]).all()
+def test_as_profiles_paper_trains(key, tmp_path):
+    """Every stage of the trunks (the frame that reaches a method is an image), by its own recipe, in bf16 with fused optimisers; and the state can be continued."""
+    paper = load_params(ROOT / "profiles/paper/params.yaml")["train"]
+    switches = {name: paper[name] for name in ("precision", "fused", "compile", "negatives", "sync_batchnorm")}
+    assert np.isfinite(trained(key, "native", tmp_path, frozen=0, **switches)[2]).all()
+    tensors, about = load_checkpoint(tmp_path / "state.safetensors")
+    save_checkpoint(tmp_path / "state.safetensors", tensors, about | dict(epoch=2))
+    assert np.isfinite(trained(key, "native", tmp_path, frozen=0, **switches)[2]).all()
 
 
 @pytest.mark.parametrize("key", PARAMS["methods"])

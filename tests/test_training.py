@@ -64,6 +64,15 @@ def test_kill_9_changes_no_bit(prepared):
     np.testing.assert_array_equal(read_maps(prepared / "whole" / "maps-5.npz")[1], read_maps(out / "maps-5.npz")[1])
 
 
+def test_a_run_goes_on_with_other_loaders(prepared, tmp_path):
+    """How many processes load clips and how often the state is written are no part of the configuration; the batch is."""
+    def mark(**train):
+        params = {**PARAMS, "train": PARAMS["train"] | dict(epochs=1) | train}
+        train_method(params, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "out", progress=False)
+        return load_checkpoint(tmp_path / "out/seed-5.safetensors")[1]["fingerprint"]
+    assert mark() == mark(loaders=1, checkpoint_steps=7) != mark(batch=16)
+
+
 def test_another_seed_is_another_result(prepared):
     other = {**PARAMS, "methods": {"slavc": PARAMS["methods"]["slavc"] | dict(seeds=[6])}}
     train_method(other, "slavc", prepared / "data", prepared / "trunk.safetensors", prepared / "other", progress=False)
