@@ -9,6 +9,7 @@ the GPU's own matrix peak (measured by a large bf16 product) is printed too.
 """
 import argparse
 import copy
+import os
 import platform
 import resource
 import statistics
@@ -22,6 +23,7 @@ from torchvision.models import resnet18
 from slavc.distributed import connect
 from slavc.training import build_method, make_optimiser, precision
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")          # as `slavc stage train` does
 OPTIONS = dict(optimiser="adam", rate=1e-4, trunk_rate=1e-4, weight_decay=1e-4)
 
 
@@ -93,12 +95,14 @@ def our_step(frame, spec, kind, compiled=False):
     batch = dict(frame=frame.contiguous(memory_format=torch.channels_last), spec=spec, index=torch.arange(len(frame), device=device))
 
     def step():
+        torch.use_deterministic_algorithms(True, warn_only=True)     # as in training
         optimiser.zero_grad()
         with precision(options):
             loss = loss_of(batch)
         loss.backward()
         optimiser.step()
         method.after_step()
+        torch.use_deterministic_algorithms(False)
         return loss.item()
     return step
 
@@ -129,6 +133,7 @@ def main():
     parser.add_argument("--compile", action="store_true")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     device = "cuda" if cuda else "cpu"
     torch.manual_seed(1)
     frame, spec = torch.randn(chosen.batch, 3, 224, 224, device=device), torch.randn(chosen.batch, 1, 257, 276, device=device)

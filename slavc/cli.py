@@ -32,6 +32,7 @@ def stage(name: str = typer.Argument(help="a notebook of nbs/pipeline: prepare, 
     except (ValueError, FileNotFoundError) as error:
         fail(error)
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")      # idle threads spin for microseconds, not milliseconds: a busy machine is no disaster then
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")      # or matrix products on CUDA are not deterministic
     log = Path("runs", profile, "notebooks", f"{name}{'-' if run else ''}{run}.ipynb")
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.time()
@@ -92,6 +93,7 @@ def train(params: Path = typer.Argument(help="a params.yaml"), run: str = typer.
     from slavc.params import load_params
     from slavc.training import train_method
     from slavc.variants import variants
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")      # as in `stage`
     try:
         values = load_params(params)
         rows = {"train": values["methods"], "ablate": variants(values) if values["ablations"]["of"] else {}}
@@ -307,7 +309,7 @@ def prepare(videos: Path = typer.Argument(help="folder of videos (any depth), or
             train_list: str = typer.Option("filtered", help="filtered: clips of the test are taken out of the training lists; released: they stay"),
             names: str = typer.Option("official", help="official: YouTube id and start, or Flickr's number; stem: the file's name is the id"),
             workers: int = typer.Option(os.cpu_count(), help="processes that decode"),
-            frames: str = typer.Option("jpeg", help="jpeg, or raw: ten times the room, nothing to decode in training"),
+            frames: str = typer.Option("jpeg", help="jpeg, or raw: about three times the room, nothing to decode in training"),
             side: int = typer.Option(256, help="shorter side of a frame in pixels; never enlarged"),
             rate: int = typer.Option(22050, help="of the sound, Hz"),
             seconds: float = typer.Option(3.0, help="of the sound around the frame"),

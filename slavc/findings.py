@@ -236,7 +236,7 @@ def findings_page(table: pd.DataFrame, results: pd.DataFrame, protocol: str, lab
             "A row is a claim, a number in it a count of tests. A claim **holds** for a method if the 95 % t interval over training seeds lies on the side that is asked, "
             "is **reversed** if it lies on the other, else it is **not shown**. What is asked stands in the head of each column; "
             f"that something is *absent* holds if the interval lies below {MARGIN:g} point. All differences are in percent points; "
-            "*reported* is the same difference in the paper, another world.",
+            "*reported* is the same difference in the paper.",
             pd.DataFrame(overview).to_markdown(index=False), "## What limits this", "\n".join(f"- {note}" for note in notes)]
     for claim, sentence in CLAIMS.items():
         if (rows := table[table.claim == claim]).size:

@@ -116,6 +116,34 @@ def test_a_worker_that_dies_loses_nothing(videos, packed, tmp_path):
     assert run.wait() == 0 and contents(out) == contents(packed)
 
 
+def test_what_may_pass_is_tried_again(videos, packed, tmp_path):
+    """A file that the system cannot give now is no damaged file: the next visit takes it. A folder that cannot be listed stops at once."""
+    root = Path(shutil.copytree(videos, tmp_path / "videos"))
+    gone = root / "class1/00000000001_000001.mp4"
+    gone.rename(tmp_path / "elsewhere.mp4")
+    gone.symlink_to(tmp_path / "not-yet-mounted.mp4")
+    table = pack_sources(root, tmp_path / "out", progress=False).set_index("id")
+    assert table.loc["00000000001_000001", "status"] == "corrupt" and table.loc["00000000001_000001", "note"] == "could not be read (No such file or directory)"
+    (tmp_path / "elsewhere.mp4").rename(tmp_path / "not-yet-mounted.mp4")
+    table = pack_sources(root, tmp_path / "out", progress=False)
+    assert (table.status == pd.read_csv(packed / "clips.csv").status).all()
+    lines = (tmp_path / "out/journal.jsonl").read_bytes().count(b"\n")
+    pack_sources(root, tmp_path / "out", progress=False)
+    assert (tmp_path / "out/journal.jsonl").read_bytes().count(b"\n") == lines == COUNT + 2
+
+
+def test_what_cannot_be_listed_or_locked_is_said(videos, tmp_path, monkeypatch):
+    def walk(root, onerror=None, **more):
+        onerror(PermissionError(13, "Permission denied", f"{root}/class1"))
+    with monkeypatch.context() as patch:
+        patch.setattr("slavc.packing.os.walk", walk)
+        with pytest.raises(OSError, match="class1: this folder cannot be listed .Permission denied"):
+            find_sources(videos)
+    monkeypatch.setattr("slavc.packing.fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(38, "Function not implemented")))
+    with pytest.raises(OSError, match="cannot lock files .Function not implemented"):
+        pack_sources(videos, tmp_path / "out", progress=False)
+
+
 def test_one_writer_at_a_time(videos, packed):
     import fcntl
     with open(packed / "journal.jsonl", "ab") as held:
