@@ -2,8 +2,8 @@
 
 In one process, on the same frames (224 px) and spectrograms (257 x 276), step by step in turn: the released procedure re-stated in our words
 (torchvision's networks in their usual memory layout, similarities of all pairs by einsum, momentum networks moved tensor by tensor, Adam over a
-loop of tensors), and the training step of this package in fp32, in bf16, and compiled. The medians of the rounds are compared. On CUDA the share of
-the GPU's own matrix peak (measured by a large bf16 product) is printed too.
+loop of tensors), and the training step of this package in fp32, in bf16, and compiled. The medians of the rounds are compared, and their
+share of the machine's own matrix peak (a large product in the same precision) is printed, which bounds what any step could reach.
 
     python bench/step.py --batch 8 --threads 2
 """
@@ -113,15 +113,18 @@ def flops(batch):
     return 2 * batch * (image + sound) * (2 + 2)
 
 
-def matrix_peak():
-    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
-    for k in range(13):
-        if k == 3:
-            torch.cuda.synchronize()
+def matrix_peak(device, dtype):
+    """Operations a second of a large matrix product: what the machine gives at best."""
+    side, rounds = (8192, 10) if device == "cuda" else (4096, 3)
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    for k in range(rounds + 2):
+        if k == 2:
+            wait()
             start = time.perf_counter()
         a @ a
-    torch.cuda.synchronize()
-    return 10 * 2 * 8192 ** 3 / (time.perf_counter() - start)
+    wait()
+    return rounds * 2 * side ** 3 / (time.perf_counter() - start)
 
 
 def main():
@@ -148,10 +151,12 @@ def main():
             times[name] += [time.perf_counter() - start] if round_ else []
     base = statistics.median(times["released procedure, fp32"])
     print(f"training step of SLAVC, batch {chosen.batch}, {torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()}, {chosen.threads} threads, torch {torch.__version__}")
+    peaks = {kind: matrix_peak(device, dtype) for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
     for name, own in times.items():
         middle = statistics.median(own)
-        print(f"  {name:26s} {1000 * middle:8.0f} ms ({1000 * min(own):.0f} to {1000 * max(own):.0f}), {chosen.batch / middle:7.1f} clips/s, ratio {base / middle:.2f}, {flops(chosen.batch) / middle / 1e12:.3f} Tflop/s"
-              + (f", {100 * flops(chosen.batch) / middle / matrix_peak():.0f} % of the matrix peak" if cuda else ""))
+        share = flops(chosen.batch) / middle / peaks["bf16" if "bf16" in name else "fp32"]
+        print(f"  {name:26s} {1000 * middle:8.0f} ms ({1000 * min(own):.0f} to {1000 * max(own):.0f}), {chosen.batch / middle:7.1f} clips/s, ratio {base / middle:.2f}, {flops(chosen.batch) / middle / 1e12:.3f} Tflop/s, {100 * share:.0f} % of the matrix peak")
+    print(f"matrix peak, measured: fp32 {peaks['fp32'] / 1e12:.3f}, bf16 {peaks['bf16'] / 1e12:.3f} Tflop/s")
     print(f"peak memory: {torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB for all of them in one process")
 
 

@@ -75,6 +75,7 @@ def test_the_paper_profile_runs_from_videos_to_tables(rehearsed):
     assert counts["Total"] + counts["Missing"] == 32
     said = (reports / "README.md").read_text()
     assert "{" not in said and "another world" not in said
+    assert "smaller world" not in (rehearsed / "runs/paper/index.html").read_text()
     assert "31 test pairs (of the official 32; videos are missing)" in said and "as released" not in said
     about = load_checkpoint(rehearsed / "runs/paper/train/slavc/seed-0.safetensors")[1]
     assert about["train"]["precision"] == "bf16" and about["encoders"]["preset"] == "resnet18" and about["seconds"] == 3.0
