@@ -37,7 +37,7 @@ search: env
 
 test: env
 	-slavc assets
-	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadfile
 
 # speed and memory, as ratios against the obvious alternative in the same run: reports/bench.md
 bench: env

@@ -10,14 +10,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)                                     # before xdist reads the marks
-def pytest_collection_modifyitems(items):
-    """On several cores the tests of a file stay together, for what they share is made once; chapters go where there is room."""
-    for item in items:
-        if item.path.name != "test_notebooks.py":
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
 def run(*command, cwd, check=True, **more):
     """Run a command of the environment with the package taken from `cwd`; its output is part of a failure."""
     env = os.environ | dict(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}", PYTHONPATH=str(cwd), **more)
