@@ -39,7 +39,7 @@ test: env
 	-slavc assets
 	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadfile
 
-# speed and memory, as ratios against the obvious alternative in the same run: reports/bench.md
+# speed and memory, as ratios against the obvious alternative in the same run: reports/bench.md, with a GPU reports/bench-cuda.md
 bench: env
 	python bench/report.py
 

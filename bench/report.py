@@ -1,4 +1,4 @@
-"""Runs every benchmark and writes what they print, with the machine, to reports/bench.md: `make bench`.
+"""Runs every benchmark and writes what they print, with the machine, to reports/bench.md, or where there is a GPU to reports/bench-cuda.md: `make bench`.
 
     python bench/report.py step.py input.py      only these
 """
@@ -13,7 +13,7 @@ import torch
 
 from slavc.clips import write_text
 
-SCRIPTS = {"step.py": "Training step at the paper's size", "input.py": "Input", "training.py": "Methods against EZ-VSL, and two processes against two threads", "evaluation.py": "Scoring"}
+SCRIPTS = {"step.py": "Training step at the paper's size", "input.py": "Input", "feeding.py": "Whether the input keeps up", "training.py": "Methods against EZ-VSL, and two processes against two threads", "evaluation.py": "Scoring"}
 
 
 def machine() -> str:
@@ -22,19 +22,20 @@ def machine() -> str:
     units = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
     model = cpu.split("model name")[1].split(":")[1].split("\n")[0].strip() if "model name" in cpu else platform.machine()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none: every number of a GPU is missing here"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return f"{model}, {os.cpu_count()} processors ({', '.join(units)}), {memory:.0f} GiB; GPU: {gpu}; Python {platform.python_version()}, torch {torch.__version__}; {date.today()}"
 
 
 def main():
     parts = [f"# Benchmarks\n\nWritten by `make bench`. Every ratio is taken in one run, on the same data.\n\nMachine: {machine()}.\n"]
+    name = "bench-cuda.md" if torch.cuda.is_available() else "bench.md"
     for script in sys.argv[1:] or SCRIPTS:
         done = subprocess.run([sys.executable, Path(__file__).with_name(script)], stdout=subprocess.PIPE, text=True)
         if done.returncode:
-            sys.exit(f"{script} ended with {done.returncode}; reports/bench.md is left as it was.")
+            sys.exit(f"{script} ended with {done.returncode}; reports/{name} is left as it was.")
         print(done.stdout, flush=True)
         parts.append(f"## {SCRIPTS[script]}\n\n`python bench/{script}`\n\n```\n{done.stdout.rstrip()}\n```\n")
-    write_text(Path(__file__).parents[1] / "reports/bench.md", "\n".join(parts))
+    write_text(Path(__file__).parents[1] / "reports" / name, "\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 In one process, on the same frames (224 px) and spectrograms (257 x 276), step by step in turn: the released procedure re-stated in our words
 (torchvision's networks in their usual memory layout, similarities of all pairs by einsum, momentum networks moved tensor by tensor, Adam over a
-loop of tensors), and the training step of this package in fp32, in bf16, and compiled. The medians of the rounds are compared, and their
+loop of tensors), and the training step of this package in fp32, in bf16, and (on CUDA, or with --compile) compiled. The medians of the rounds are compared, and their
 share of the machine's own matrix peak (a large product in the same precision) is printed, which bounds what any step could reach.
 
     python bench/step.py --batch 8 --threads 2
@@ -83,7 +83,7 @@ def released_step(frame, spec):
     return step
 
 
-def our_step(frame, spec, kind, compiled=False):
+def our_step(frame, spec, kind, compiled=False):                      # compiled: as train.compile
     torch.manual_seed(0)
     device = frame.device.type
     method, _ = build_method("slavc", dict(dim=512, temperature=0.03, visual_dropout=0.9, momentum=0.999), dict(preset="resnet18", map_stride=32, frozen_stages=0))
@@ -91,7 +91,7 @@ def our_step(frame, spec, kind, compiled=False):
     options = OPTIONS | dict(device=device, precision=kind, fused=True)
     optimiser, loss_of = make_optimiser(method, options), connect(method, device)
     if compiled:
-        loss_of = torch.compile(loss_of)
+        loss_of = torch.compile(loss_of, mode=None if compiled is True else compiled)
     batch = dict(frame=frame.contiguous(memory_format=torch.channels_last), spec=spec, index=torch.arange(len(frame), device=device))
 
     def step():
@@ -133,7 +133,7 @@ def main():
     parser.add_argument("--batch", type=int, default=128 if cuda else 8)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=cuda)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -142,7 +142,9 @@ def main():
     frame, spec = torch.randn(chosen.batch, 3, 224, 224, device=device), torch.randn(chosen.batch, 1, 257, 276, device=device)
     steps = {"released procedure, fp32": released_step(frame, spec), "slavc, fp32": our_step(frame, spec, "fp32"), "slavc, bf16": our_step(frame, spec, "bf16")}
     if chosen.compile:
-        steps |= {"slavc, fp32, compiled": our_step(frame, spec, "fp32", True), "slavc, bf16, compiled": our_step(frame, spec, "bf16", True)}
+        steps |= {"slavc, bf16, compiled": our_step(frame, spec, "bf16", True)}
+        if cuda:
+            steps |= {"slavc, bf16, CUDA graphs": our_step(frame, spec, "bf16", "reduce-overhead")}
     times = {name: [] for name in steps}
     for round_ in range(chosen.rounds + 1):                           # the first warms up
         for name, step in steps.items():
