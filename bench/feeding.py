@@ -2,7 +2,7 @@
 
 `training.fit` itself trains SLAVC as `profiles/paper` does (224 px, batch 128, bf16, its loaders; on a CPU a batch of 8 and one loader) from packed clips:
 raw frames of 246 x 437 px and 3 s of 16-bit sound, each read and cropped in another process, brought to the device, normalised and turned into spectrograms there.
-Its time a step is compared with that of the same step on one batch that is there already, and with how fast the batches come when nobody trains.
+Its time a step is compared with that of the same step on one batch that is there already (a few after every epoch), and with how fast the batches come when nobody trains.
 The clips have just been written, so they come from memory; a disk must give the MB/s that are printed.
 """
 import argparse
@@ -23,7 +23,7 @@ from slavc.training import Inputs, build_method, epoch_batches, fit
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")          # as `slavc stage train` does
 HEIGHT, WIDTH, RATE, SECONDS = 246, 437, 22050, 3
-WARM = 20                                                             # steps of an epoch that are not counted: the loaders start
+WARM = 20 if torch.cuda.is_available() else 4                         # steps of an epoch that are not counted: the loaders start
 
 
 def write_clips(folder, count):
@@ -47,8 +47,8 @@ def middle(times):
 def main():
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=8192 if cuda else 256)
-    parser.add_argument("--epochs", type=int, default=3 if cuda else 1)
+    parser.add_argument("--clips", type=int, default=8192 if cuda else 128)
+    parser.add_argument("--epochs", type=int, default=3)
     chosen = parser.parse_args()
     params = load_params(Path(__file__).parents[1] / "profiles/paper/params.yaml")
     options = params["train"] | params["methods"]["slavc"]["train"] | dict(epochs=chosen.epochs)
@@ -63,17 +63,18 @@ def main():
             alone.append(time.perf_counter())
         ready = inputs(frames, waves, index, None, flips)
         method, _ = build_method("slavc", params["methods"]["slavc"]["hyper"], params["encoders"] | dict(visual_weights=None))
-        times, move = [[]], method.after_step
+        times, own, move = [[]], [], method.after_step
+        step = our_step(ready["frame"], ready["spec"], options["precision"], options["compile"])
         method.after_step = lambda: (move(), times[-1].append(time.perf_counter()))
-        fit(method, clips, inputs, options, 0, Path(name) / "state.safetensors", "", lambda epoch: times.append([]), progress=False)
-    step = our_step(ready["frame"], ready["spec"], options["precision"], options["compile"])
-    own = []
-    for _ in range(WARM + 20):
-        step()
-        own.append(time.perf_counter())
-    batch, fitted, resident, reading = options["batch"], middle(times), middle([own]), (alone[-1] - alone[0]) / (len(alone) - 1)
+
+        def after_epoch(epoch):                                       # in turn: a machine's speed comes and goes
+            times.append([])
+            own.append([(step(), time.perf_counter())[1] for _ in range(WARM + 12)])
+
+        fit(method, clips, inputs, options, 0, Path(name) / "state.safetensors", "", after_epoch, progress=False)
+    batch, fitted, resident, reading = options["batch"], middle(times), middle(own), (alone[-1] - alone[0]) / (len(alone) - 1)
     size = batch * (HEIGHT * WIDTH * 3 + 2 * RATE * SECONDS) / 1e6
-    print(f"SLAVC, batch {batch}, {options['precision']}, {options['loaders']} loaders on {os.cpu_count()} processors, {torch.cuda.get_device_name() if cuda else 'no GPU'}")
+    print(f"SLAVC, batch {batch}, {options['precision']}, loaders: {options['loaders']}, on {os.cpu_count()} processors, {torch.cuda.get_device_name() if cuda else 'no GPU'}")
     print(f"  step on a batch that is there   {1000 * resident:8.1f} ms, {batch / resident:7.0f} clips/s")
     print(f"  step of training.fit            {1000 * fitted:8.1f} ms, {batch / fitted:7.0f} clips/s: {100 * resident / fitted:.0f} % of the step's own speed, reading {size / fitted:.0f} MB/s")
     print(f"  batches when nobody trains      {1000 * reading:8.1f} ms, {batch / reading:7.0f} clips/s: {resident / reading:.1f} times what the step takes")

@@ -36,7 +36,10 @@ def join(device: str) -> str:
     """Join the processes that `torchrun` started, if it did; returns the device of this one ("cuda" becomes "cuda:<local rank>").
 
     Processes talk by NCCL on CUDA, by Gloo elsewhere. They end when their launcher is killed, or the next run would find them at work on its files.
+    ValueError for "cuda" where there is no GPU.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("train.device is cuda, but PyTorch finds no GPU here. Set train.device: cpu in params.yaml, or train where `nvidia-smi` lists one.")
     if "TORCHELASTIC_RUN_ID" in os.environ and not dist.is_initialized():
         end_with(os.getppid())
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():

@@ -134,11 +134,19 @@ def test_killed_another_number_goes_on(both, before, after):
         torch.testing.assert_close(again[name], one[name], rtol=1e-6, atol=1e-9, msg=name)
 
 
-def test_processes_in_params_start_them(data, monkeypatch):
-    """`processes: 2` is enough, and what the processes say comes back."""
+@pytest.mark.parametrize("processes", [2, 0])
+def test_processes_in_params_start_them(data, monkeypatch, processes):
+    """`processes: 2` is enough, and what the processes say comes back; 0 is one for each GPU, and one where there is none."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    history = training.train_method(params_for("slavc", 2, epochs=1), "slavc", data / "data", data / "trunk.safetensors", data / "launched", False)
-    assert len(history) == 1 and np.isfinite(history.loss).all() and (data / "launched/maps-5.npz").exists()
+    out = data / f"launched{processes}"
+    history = training.train_method(params_for("slavc", processes, epochs=1), "slavc", data / "data", data / "trunk.safetensors", out, False)
+    assert len(history) == 1 and np.isfinite(history.loss).all() and (out / "maps-5.npz").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_no_gpu_is_said(data):
+    with pytest.raises(ValueError, match="train.device is cuda, but PyTorch finds no GPU here. Set train.device: cpu"):
+        training.train_method(params_for("slavc", device="cuda"), "slavc", data / "data", data / "trunk.safetensors", data / "none", False)
 
 
 def test_a_process_that_fails_stops_all_and_says_why(data):

@@ -137,3 +137,17 @@ def test_a_changed_collection_is_refused(rehearsed):
     with chdir(rehearsed), pytest.raises(ValueError, match="not what it was when .*prepared"):
         open_clips(params, "runs/paper/data", "train")
     table.write_text(before)
+
+
+def test_videos_that_come_later(rehearsed):
+    """The command of the README packs them beside the others, and what was trained and scored without them is known to be old."""
+    clip = SceneWorld(procedural_bank(sounding=4, silent_things=4), "train", 1, 1, 96, kinds=["positive"])[0]
+    write_video(rehearsed / f"data/vggsound/videos/{GONE}.mp4", [clip.frame] * 20, 5, np.tile(clip.waveform, 9)[:4 * clip.rate], clip.rate)
+    packed = rehearsed / "data/vggsound/packed/journal.jsonl"
+    before = packed.read_bytes()
+    run("dvc", "repro", "--force", "--single-item", "profiles/paper/dvc.yaml:prepare", cwd=rehearsed)
+    assert packed.read_bytes().startswith(before) and packed.read_bytes().count(b"\n") == before.count(b"\n") + 1
+    assert GONE in json.loads((rehearsed / "runs/paper/data/test/ids.json").read_text())
+    assert not (rehearsed / "runs/paper/data/truth/missing.csv").exists()
+    stale = run("dvc", "repro", "--dry", "profiles/paper/dvc.yaml", cwd=rehearsed).stdout
+    assert all(f"Running stage 'profiles/paper/dvc.yaml:{stage}'" in stale for stage in ("train@slavc", "evaluate@slavc", "tables"))
