@@ -48,10 +48,9 @@ def main():
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=8192 if cuda else 128)
-    parser.add_argument("--epochs", type=int, default=3)
     chosen = parser.parse_args()
     params = load_params(Path(__file__).parents[1] / "profiles/paper/params.yaml")
-    options = params["train"] | params["methods"]["slavc"]["train"] | dict(epochs=chosen.epochs)
+    options = params["train"] | params["methods"]["slavc"]["train"] | dict(epochs=3)
     options |= dict(loaders=min(options["loaders"], os.cpu_count())) if cuda else dict(device="cpu", batch=8, loaders=1)
     torch.use_deterministic_algorithms(True, warn_only=True)          # as in training
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -59,7 +58,7 @@ def main():
         clips = write_clips(Path(name) / "clips", chosen.clips)
         inputs = Inputs(params["world"]["frame"], RATE, params["audio"], options["device"])
         alone = []
-        for n, (frames, waves, index, flips) in enumerate(epoch_batches(clips, inputs.size, 0, 0, options["batch"], 0, options["loaders"], cuda)):
+        for frames, waves, index, flips in epoch_batches(clips, inputs.size, 0, 0, options["batch"], 0, options["loaders"], cuda):
             alone.append(time.perf_counter())
         ready = inputs(frames, waves, index, None, flips)
         method, _ = build_method("slavc", params["methods"]["slavc"]["hyper"], params["encoders"] | dict(visual_weights=None))

@@ -15,6 +15,8 @@ from slavc.clips import write_text
 
 SCRIPTS = {"step.py": "Training step at the paper's size", "input.py": "Input", "feeding.py": "Whether the input keeps up", "training.py": "Methods against EZ-VSL, and two processes against two threads", "evaluation.py": "Scoring"}
 
+ON_A_GPU = {"determinism.py": "The same bits again"}
+
 
 def machine() -> str:
     cpu = Path("/proc/cpuinfo").read_text()
@@ -29,12 +31,13 @@ def machine() -> str:
 def main():
     parts = [f"# Benchmarks\n\nWritten by `make bench`. Every ratio is taken in one run, on the same data.\n\nMachine: {machine()}.\n"]
     name = "bench-cuda.md" if torch.cuda.is_available() else "bench.md"
-    for script in sys.argv[1:] or SCRIPTS:
+    titles = SCRIPTS | (ON_A_GPU if torch.cuda.is_available() else {})
+    for script in sys.argv[1:] or titles:
         done = subprocess.run([sys.executable, Path(__file__).with_name(script)], stdout=subprocess.PIPE, text=True)
         if done.returncode:
             sys.exit(f"{script} ended with {done.returncode}; reports/{name} is left as it was.")
         print(done.stdout, flush=True)
-        parts.append(f"## {SCRIPTS[script]}\n\n`python bench/{script}`\n\n```\n{done.stdout.rstrip()}\n```\n")
+        parts.append(f"## {titles[script]}\n\n`python bench/{script}`\n\n```\n{done.stdout.rstrip()}\n```\n")
     write_text(Path(__file__).parents[1] / "reports" / name, "\n".join(parts))
 
 

@@ -83,7 +83,7 @@ def released_step(frame, spec):
     return step
 
 
-def our_step(frame, spec, kind, compiled=False):                      # compiled: as train.compile
+def our_step(frame, spec, kind, compiled=False):
     torch.manual_seed(0)
     device = frame.device.type
     method, _ = build_method("slavc", dict(dim=512, temperature=0.03, visual_dropout=0.9, momentum=0.999), dict(preset="resnet18", map_stride=32, frozen_stages=0))
@@ -91,7 +91,7 @@ def our_step(frame, spec, kind, compiled=False):                      # compiled
     options = OPTIONS | dict(device=device, precision=kind, fused=True)
     optimiser, loss_of = make_optimiser(method, options), connect(method, device)
     if compiled:
-        loss_of = torch.compile(loss_of, mode=None if compiled is True else compiled)
+        loss_of = torch.compile(loss_of)
     batch = dict(frame=frame.contiguous(memory_format=torch.channels_last), spec=spec, index=torch.arange(len(frame), device=device))
 
     def step():
@@ -143,8 +143,6 @@ def main():
     steps = {"released procedure, fp32": released_step(frame, spec), "slavc, fp32": our_step(frame, spec, "fp32"), "slavc, bf16": our_step(frame, spec, "bf16")}
     if chosen.compile:
         steps |= {"slavc, bf16, compiled": our_step(frame, spec, "bf16", True)}
-        if cuda:
-            steps |= {"slavc, bf16, CUDA graphs": our_step(frame, spec, "bf16", "reduce-overhead")}
     times = {name: [] for name in steps}
     for round_ in range(chosen.rounds + 1):                           # the first warms up
         for name, step in steps.items():

@@ -221,7 +221,7 @@ def fit(method, clips, inputs: Inputs, options: dict, seed: int, state_file, mar
     same_buffers(method)
     step = connect(method, inputs.device, options["negatives"], options["sync_batchnorm"])
     if options["compile"]:
-        step = torch.compile(step, mode=None if options["compile"] is True else options["compile"])
+        step = torch.compile(step)
     bar = tqdm(total=epochs * steps, initial=epoch * steps + done, unit="step", desc=f"{type(method).__name__} seed {seed}", disable=not (progress and first), mininterval=5)
     for epoch in range(epoch, epochs):
         method.train()
@@ -243,7 +243,7 @@ def fit(method, clips, inputs: Inputs, options: dict, seed: int, state_file, mar
                 loss.backward()
             optimiser.step()
             hook("after_step")
-            losses.append((done, mean_over(loss.detach().clone())))
+            losses.append((done, mean_over(loss.detach())))
             done += 1
             bar.update()
             save = done % options["checkpoint_steps"] == 0 and done < steps

@@ -1,4 +1,6 @@
 """Every method of params.yaml obeys the contract, under its common and its native recipe."""
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,6 +8,7 @@ import torch
 from conftest import ROOT
 
 from slavc.clips import Clip
+from slavc.losses import micl, similarity
 from slavc.params import load_params
 from slavc.sspl import random_parts
 from slavc.ssltie import draw_turns, turn
@@ -84,6 +87,28 @@ def test_bf16_on_a_cpu_refuses_what_onednn_gets_wrong(tmp_path):
     with pytest.raises(ValueError, match="needs more than 32 pixels and time steps: frames are 56 wide, spectrograms 31"):
         trained("slavc", "common", tmp_path, precision="bf16")
     assert np.isfinite(trained("slavc", "common", tmp_path, hop=117, precision="bf16")[2]).all()                      # 33
+
+
+class Small(torch.nn.Module):
+    """A method that compiles in seconds."""
+    def __init__(self):
+        super().__init__()
+        self.visual, self.audio = torch.nn.Conv2d(3, 8, 7, 4), torch.nn.Conv2d(1, 8, 7, 4)
+
+    def loss(self, batch):
+        return {"total": micl(similarity(self.visual(batch["frame"]), self.audio(batch["spec"]).amax((2, 3))))}
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_learns_the_same(tmp_path, monkeypatch):
+    made, compile_ = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda step: made.append(step) or compile_(step))
+    losses = []
+    for on in (False, True):
+        torch.manual_seed(0)
+        losses.append(fit(Small(), clips(), Inputs(56, 8000, AUDIO), PARAMS["train"] | dict(epochs=3, batch=8, compile=on), 0, tmp_path / str(on), "mark", progress=False))
+    assert len(made) == 1
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
 def test_views_are_turned_in_float32_under_bf16():
