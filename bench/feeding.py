@@ -73,10 +73,10 @@ def main():
         fit(method, clips, inputs, options, 0, Path(name) / "state.safetensors", "", after_epoch, progress=False)
     batch, fitted, resident, reading = options["batch"], middle(times), middle(own), (alone[-1] - alone[0]) / (len(alone) - 1)
     size = batch * (HEIGHT * WIDTH * 3 + 2 * RATE * SECONDS) / 1e6
-    print(f"SLAVC, batch {batch}, {options['precision']}, loaders: {options['loaders']}, on {os.cpu_count()} processors, {torch.cuda.get_device_name() if cuda else 'no GPU'}")
+    print(f"SLAVC, batch {batch}, {options['precision']}, loaders: {options['loaders']}, {torch.get_num_threads()} threads on {os.cpu_count()} processors, {torch.cuda.get_device_name() if cuda else 'no GPU'}")
     print(f"  step on a batch that is there   {1000 * resident:8.1f} ms, {batch / resident:7.0f} clips/s")
     print(f"  step of training.fit            {1000 * fitted:8.1f} ms, {batch / fitted:7.0f} clips/s: {100 * resident / fitted:.0f} % of the step's own speed, reading {size / fitted:.0f} MB/s")
-    print(f"  batches when nobody trains      {1000 * reading:8.1f} ms, {batch / reading:7.0f} clips/s: {resident / reading:.1f} times what the step takes")
+    print(f"  batches when nobody trains      {1000 * reading:8.1f} ms, {batch / reading:7.0f} clips/s: {resident / reading:.1f} times as many as the step uses")
 
 
 if __name__ == "__main__":

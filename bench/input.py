@@ -1,8 +1,8 @@
 """How fast clips come from videos and from a packed dataset: `make bench`. Prints numbers and ratios, asserts nothing.
 
 One core, the same clips, in one run: the released loader re-stated in our words (open a JPEG, shrink and crop it with Pillow; read a WAV, cut its middle,
-SciPy's spectrogram) against the batches of our training loop from a packed collection (crops of raw or JPEG frames, 16-bit waveforms; flip, scaling and spectrogram are
-left to the device that trains, and timed apart). Then packing itself, videos a second.
+SciPy's spectrogram) against the batches of our training loop from a packed collection (crops of raw or JPEG frames, 16-bit waveforms). Mirroring, normalising and the
+spectrogram are left to the device that trains: first without them, which is what a machine with a GPU does on its cores, then with them on the same core. Then packing itself, videos a second.
 """
 import resource
 import tempfile
@@ -15,10 +15,9 @@ import torch
 from PIL import Image
 from scipy import signal
 
-from slavc.audio import log_spectrogram
 from slavc.collection import Collection
 from slavc.packing import pack_sources
-from slavc.training import epoch_batches
+from slavc.training import Inputs, epoch_batches
 from slavc.media import Media, frame_at, read_sound, write_video
 
 CLIPS, SIZE = 64, 224
@@ -53,12 +52,12 @@ def timed(what, *args, repeat=3):
 
 def batches(clips):
     "An epoch of training batches, as the training loop gets them without extra processes."
-    return [frames for frames, *_ in epoch_batches(clips, SIZE, 0, 0, 32, 0, 0)]
+    return list(epoch_batches(clips, SIZE, 0, 0, 32, 0, 0))
 
 
-def inputs(waves):
-    "What a GPU does from the waveforms, here on the same core."
-    return log_spectrogram(waves.float() / 32767)
+def finished(read, inputs):
+    "What a GPU makes of these batches, here on the same core."
+    return [inputs(frames, waves, index, None, flips) for frames, waves, index, flips in read]
 
 
 def main():
@@ -82,10 +81,9 @@ def main():
             pack = (time.perf_counter() - start) / CLIPS
             clips = Collection(folder / f"{kind}{side}")
             fast = timed(batches, clips) / CLIPS
-            waves = torch.from_numpy(np.stack([clips.wave(i) for i in range(CLIPS)]))
-            sound = timed(inputs, waves) / CLIPS
-            print(f"packed, {kind} {side} px: {1000 * fast:.2f} ms a clip to bytes and waveform in a batch, {slow / fast:.1f} times as fast; with the spectrogram on the same core "
-                  f"{1000 * (fast + sound):.2f} ms, {slow / (fast + sound):.1f} times. Packing: {1 / pack:.1f} videos/s of 10 s on one core")
+            rest = timed(finished, batches(clips), Inputs(SIZE, 22050, dict(window=512, hop=238, mean=0.0, std=1.0))) / CLIPS
+            print(f"packed, {kind} {side} px: {1000 * fast:.2f} ms a clip to bytes and waveform in a batch, {slow / fast:.1f} times as fast; to the network's input on the same core "
+                  f"{1000 * (fast + rest):.2f} ms, {slow / (fast + rest):.1f} times. Packing: {1 / pack:.1f} videos/s of 10 s on one core")
     print(f"largest process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 

@@ -3,7 +3,8 @@
     python bench/soak.py                  all three, 20 kills each (about 25 minutes on two cores)
     python bench/soak.py prepare --kills 5
 
-Each target first runs undisturbed. Then it runs in a fresh place and is killed, its workers with it, after a random share of that time, again and
+Each target first runs undisturbed. Then it runs in a fresh place and is killed, and with it every process it started (papermill's kernel, which does the work, has a session
+of its own), after a random share of that time, again and
 again; after the last kill it runs to its end. Every file it leaves must hold the same bytes as the undisturbed run's. Ends with an error if one does not.
 """
 import argparse
@@ -30,13 +31,51 @@ def digests(folders):
     return {f"{folder.name}/{p.relative_to(folder)}": hashlib.sha256(p.read_bytes()).hexdigest() for folder in folders for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def family(pid):
+    "A process and all that it started, as far as they live."
+    below = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            if state != "Z":
+                below.setdefault(int(parent), []).append(int(entry.name))
+    found, ahead = [], [pid]
+    while ahead:
+        found.append(ahead.pop())
+        ahead += below.get(found[-1], [])
+    return found
+
+
+def kill(pid):
+    "End a process and all that it started, at once; returns when they are gone."
+    members = set()
+    while not members >= (now := set(family(pid))):                # stopped ones start no others
+        for member in now - members:
+            try:
+                os.kill(member, signal.SIGSTOP)
+            except ProcessLookupError:
+                pass
+        members |= now
+    for member in members:
+        try:
+            os.kill(member, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    alive = lambda p: Path(f"/proc/{p}/stat").exists() and Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    while any(alive(member) for member in members):
+        time.sleep(0.01)
+
+
 def run(command, cwd, after=None):
     """Run a command, killed after so many seconds with all its processes; whether it came to its end."""
     process = subprocess.Popen(command, cwd=cwd, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | dict(PYTHONPATH=str(cwd)))
     try:
         _, said = process.communicate(timeout=after)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        kill(process.pid)
         process.communicate()
         return False
     if process.returncode:
@@ -72,10 +111,16 @@ def soak(name, command, cwd, out, kills, clear):
 
 
 def make_videos(root, count):
+    "Videos, and among them what goes wrong: some cut short, a link to nothing, one still loading."
     rng = np.random.default_rng(0)
     for k in range(count):
         picture = np.kron(rng.integers(0, 255, (9, 16, 3)), np.ones((40, 40, 1))).astype(np.uint8)
         write_video(root / f"{k:011d}_{k:06d}.mp4", [picture] * 100, 10, rng.normal(0, 0.1, 441000), 44100)
+        if k % 50 == 7:
+            path = root / f"{k:011d}_{k:06d}.mp4"
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (root / f"{3:011d}_000999.mp4").symlink_to("nowhere.mp4")
+    (root / f"{4:011d}_000999.mp4.part").touch()
 
 
 def main():

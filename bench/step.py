@@ -1,9 +1,9 @@
 """What a SLAVC training step costs at the paper's size, against the released procedure: `make bench`. Prints numbers and ratios, asserts nothing.
 
 In one process, on the same frames (224 px) and spectrograms (257 x 276), step by step in turn: the released procedure re-stated in our words
-(torchvision's networks in their usual memory layout, similarities of all pairs by einsum, momentum networks moved tensor by tensor, Adam over a
-loop of tensors), and the training step of this package in fp32, in bf16, and (on CUDA, or with --compile) compiled. The medians of the rounds are compared, and their
-share of the machine's own matrix peak (a large product in the same precision) is printed, which bounds what any step could reach.
+(torchvision's networks in their usual memory layout, similarities of all pairs by einsum, momentum networks moved tensor by tensor, Adam
+tensor after tensor where PyTorch does so by itself), and the training step of this package in fp32, in bf16, and (on CUDA, or with --compile) compiled. The medians of the rounds are compared, and their
+share of the machine's own matrix peak (a large product in the same precision) is printed, which bounds what any step could reach. Peak memory is of each alone, in a process of its own.
 
     python bench/step.py --batch 8 --threads 2
 """
@@ -13,6 +13,8 @@ import os
 import platform
 import resource
 import statistics
+import subprocess
+import sys
 import time
 
 import torch
@@ -71,7 +73,7 @@ class Released(nn.Module):
 def released_step(frame, spec):
     torch.manual_seed(0)
     model = Released().to(frame.device).train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, weight_decay=1e-4, foreach=False)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, weight_decay=1e-4)
 
     def step():
         loss = model.loss(frame, spec)
@@ -134,15 +136,22 @@ def main():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=cuda)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     torch.utils.deterministic.fill_uninitialized_memory = False
     device = "cuda" if cuda else "cpu"
     torch.manual_seed(1)
     frame, spec = torch.randn(chosen.batch, 3, 224, 224, device=device), torch.randn(chosen.batch, 1, 257, 276, device=device)
-    steps = {"released procedure, fp32": released_step(frame, spec), "slavc, fp32": our_step(frame, spec, "fp32"), "slavc, bf16": our_step(frame, spec, "bf16")}
+    rows = {"released procedure, fp32": lambda: released_step(frame, spec), "slavc, fp32": lambda: our_step(frame, spec, "fp32"), "slavc, bf16": lambda: our_step(frame, spec, "bf16")}
     if chosen.compile:
-        steps |= {"slavc, bf16, compiled": our_step(frame, spec, "bf16", True)}
+        rows |= {"slavc, bf16, compiled": lambda: our_step(frame, spec, "bf16", True)}
+    if chosen.memory_of:
+        step = rows[chosen.memory_of]()
+        step(), step()
+        print(round(torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        return
+    steps = {name: make() for name, make in rows.items()}
     times = {name: [] for name in steps}
     for round_ in range(chosen.rounds + 1):                           # the first warms up
         for name, step in steps.items():
@@ -157,7 +166,10 @@ def main():
         share = flops(chosen.batch) / middle / peaks["bf16" if "bf16" in name else "fp32"]
         print(f"  {name:26s} {1000 * middle:8.0f} ms ({1000 * min(own):.0f} to {1000 * max(own):.0f}), {chosen.batch / middle:7.1f} clips/s, ratio {base / middle:.2f}, {flops(chosen.batch) / middle / 1e12:.3f} Tflop/s, {100 * share:.0f} % of the matrix peak")
     print(f"matrix peak, measured: fp32 {peaks['fp32'] / 1e12:.3f}, bf16 {peaks['bf16'] / 1e12:.3f} Tflop/s")
-    print(f"peak memory: {torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB for all of them in one process")
+    del steps, step
+    command = [sys.executable, __file__, "--batch", str(chosen.batch), "--threads", str(chosen.threads), "--compile" if chosen.compile else "--no-compile", "--memory-of"]
+    memory = {name: subprocess.run([*command, name], check=True, stdout=subprocess.PIPE, text=True).stdout.strip() for name in rows}
+    print("peak memory: " + ", ".join(f"{name} {own} MiB" for name, own in memory.items()))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .boxes import GRID, read_vggss, to_grid
+from .boxes import GRID, best_ciou, read_vggss, to_grid
 from .controls import CenterPrior
 from .metrics import loc_acc
-from .predictions import best_ciou, constant_map_ciou
+from .predictions import constant_map_ciou
 
 # %% ../nbs/38_audit.ipynb #1ce81f78
 COLUMNS = ["table", "dataset", "protocol", "method", "check", "reported", "derived", "verdict", "detail"]

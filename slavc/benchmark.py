@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .boxes import GRID, SIZES, gt_map, size_group
+from .boxes import GRID, SIZES, gt_map, kind_of, size_group
 
 # %% ../nbs/03_benchmark.ipynb #236e0a2e
 KINDS = ("positive", "real", "hard", "easy")
@@ -185,7 +185,7 @@ def table1(pairs: pd.DataFrame, boxes_or_areas: dict) -> pd.Series:
     """The counts of an extended test set, with the keys of the paper's Table 1.
 
     pairs: columns video, audio, kind. boxes_or_areas: dict id -> int [k, 4] boxes on the 224 grid
-    (their union decides the size), or id -> area in pixels, which for Flickr comes from `boxes.areas`.
+    (their union decides the size, or the consensus if they are `Boxes` of Flickr), or id -> area in pixels (`boxes.areas`).
     Negatives of kind "unknown" make Real, Easy and Hard Neg None.
     Raises ValueError listing positives without boxes.
     """
@@ -196,7 +196,7 @@ def table1(pairs: pd.DataFrame, boxes_or_areas: dict) -> pd.Series:
     if lost := [v for v in seen if v not in boxes_or_areas]:
         raise ValueError(f"{len(lost)} positives have no boxes: {_listing(lost)}")
     known = [boxes_or_areas[v] for v in seen]
-    sizes = list(size_group([gt_map(b).sum() if np.ndim(b) else b for b in known]))
+    sizes = list(size_group([gt_map(b, kind_of(boxes_or_areas)).sum() if np.ndim(b) else b for b in known]))
     row = {size: sizes.count(size) for size in SIZES} | {"Total Pos": len(seen)}
     for name in ("real", "easy", "hard"):
         row[f"{name.capitalize()} Neg"] = None if (kind == "unknown").any() else int((kind == name).sum())

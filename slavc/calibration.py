@@ -287,7 +287,7 @@ def per_class(clips: pd.DataFrame, category: dict, protocol="paper", iou: float 
 
 # %% ../nbs/36_calibration.ipynb #e7a2d4de
 def presence_report(clips: pd.DataFrame, protocol="paper", iou: float = 0.5, seed: int = 0) -> dict:
-    """The presence decision in numbers, ready for JSON (None where undefined).
+    """The presence decision in numbers, ready for JSON (None where undefined), with "protocol" and "confidence": what the threshold is a threshold of.
 
     clips: what `score_clips` returns under the same protocol. "presence AUC" (0..1); "calibration error" of out-of-half probabilities
     (0..1), isotonic and logistic; "reliability": rows of the isotonic curve; "threshold": column means of `honest_threshold` (F1 in
@@ -299,5 +299,6 @@ def presence_report(clips: pd.DataFrame, protocol="paper", iou: float = 0.5, see
     curve = reliability(probability["isotonic"], present) if np.isfinite(probability["isotonic"]).all() else pd.DataFrame()
     threshold = honest_threshold(clips, protocol, iou, seed=seed).drop(columns=["split", "tuned"]).mean()
     known = lambda v: float(v) if math.isfinite(v) else None
-    return {"presence AUC": known(presence_auc(clips["confidence"], present)), "calibration error": {k: known(v) for k, v in error.items()},
+    rules = named_protocol(protocol)
+    return {"protocol": rules.name, "confidence": rules.confidence, "presence AUC": known(presence_auc(clips["confidence"], present)), "calibration error": {k: known(v) for k, v in error.items()},
             "reliability": curve.to_dict("records"), "threshold": {k: known(v) for k, v in threshold.items()}}

@@ -102,7 +102,7 @@ def load(path, device="cpu", trust: bool = False):
 def convert(source, out):
     """Write a checkpoint in the other format: a released .pth as .safetensors, ours as .pth that the released programs read (its `model` entry; no optimiser).
 
-    ValueError if ours cannot be expressed there: another method or encoder, or stages that were frozen (their batch norms are folded away).
+    ValueError if ours cannot be expressed there: another method or encoder, SLAVC without momentum, or stages that were frozen (their batch norms are folded away). OSError if `out` cannot be written.
     """
     source, out = Path(source), Path(out)
     if source.suffix in (".pth", ".pt", ".tar") and out.suffix == ".safetensors":
@@ -116,8 +116,14 @@ def convert(source, out):
         raise ValueError(f"{source}: has encoders {about['encoders']}, the released programs know only {RELEASED['encoders']}.")
     if fed := {k: about.get(k) for k in ("size", "rate", "seconds", "audio") if about.get(k) != RELEASED[k]}:
         raise ValueError(f"{source}: is fed with {fed}, the released programs with {({k: RELEASED[k] for k in fed})}; its maps would come out wrong there.")
+    if about["module"] == "slavc" and not any(name.startswith("target.") for name in tensors):
+        raise ValueError(f"{source}: was trained without momentum encoders; the released program needs them.")
     model = {released_name(name, about["module"]): t for name, t in tensors.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
-    torch.save({"model": model, "epoch": about.get("epoch", about.get("train", {}).get("epochs", 0))}, partial)
-    partial.replace(out)
+    try:
+        torch.save({"model": model, "epoch": about.get("epoch", about.get("train", {}).get("epochs", 0))}, partial)
+        partial.replace(out)
+    except (RuntimeError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(f"{out}: cannot be written ({str(error).splitlines()[0]}). Make room and try again.") from error

@@ -88,6 +88,7 @@ def repro(params: Path = typer.Argument(Path("params.yaml"), help="a params.yaml
 @app.command()
 def train(params: Path = typer.Argument(help="a params.yaml"), run: str = typer.Argument(help="a method, or a row of the ablations")):
     """Train one method, or one row of the ablations, as its stage does; for torchrun: `torchrun ... -m slavc train PARAMS RUN`."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from slavc.clips import write_text
     from slavc.distributed import place
     from slavc.params import load_params
@@ -102,7 +103,7 @@ def train(params: Path = typer.Argument(help="a params.yaml"), run: str = typer.
             raise ValueError(f"{params}: no method and no row of the ablations is named {run!r}; there are {', '.join([*rows['train'], *rows['ablate']])}.")
         folder, reports = Path("runs", values["profile"]), Path("reports", values["profile"], *(["ablations"] if kind == "ablate" else []))
         history = train_method(values | dict(methods=rows[kind]), run, folder / "data", folder / "trunk.safetensors", folder / kind / run)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, RuntimeError, ChildFailedError) as error:          # the last two: a loader or a process that died
         fail(error)
     if place()[0] == 0:
         write_text(reports / "history" / f"{run}.csv", history.round(5).to_csv(index=False, lineterminator="\n"))
@@ -210,7 +211,8 @@ def evaluate(maps: Path = typer.Argument(help="file or folder of maps"),
                 category = bench.pairs[bench.pairs.kind == "positive"].set_index("video").category
                 write_text(per_class, calibration.per_class(clips, category, rules, bars[0]).to_csv(index=False))
             if presence is not None:
-                write_text(presence, json.dumps(calibration.presence_report(clips, rules, bars[0], seed), indent=1, allow_nan=False) + "\n")
+                found = {"alpha": alpha, **calibration.presence_report(clips, rules, bars[0], seed)}
+                write_text(presence, json.dumps(found, indent=1, allow_nan=False) + "\n")
         except (ValueError, OSError) as error:
             fail(error)
         finally:
@@ -315,8 +317,9 @@ def prepare(videos: Path = typer.Argument(help="folder of videos (any depth), or
             seconds: float = typer.Option(3.0, help="of the sound around the frame"),
             shards: int = typer.Option(1, help="more than 1: as many jobs of --cluster, WORKERS processes each"),
             cluster: str = typer.Option("slurm", help="for shards: slurm, or local"),
-            slurm: list[str] = typer.Option([], help="for shards: a parameter of submitit, such as slurm_partition=cpu; may be given several times")):
+            slurm: list[str] = typer.Option([], help="for shards: a parameter of submitit, such as slurm_partition=cpu or timeout_min=600; may be given several times")):
     """Pack downloaded videos: middle frame and the sound around it, every file accounted for. Goes on where it was stopped."""
+    import yaml
     from slavc.collection import USED, Collection
     from slavc.packing import by_video, official_lists, pack_shards, pack_sources, report
     try:
@@ -326,10 +329,12 @@ def prepare(videos: Path = typer.Argument(help="folder of videos (any depth), or
             raise ValueError(f"--slurm takes name=value, got {wrong[0]!r}")
         if shards < 1:
             raise ValueError(f"--shards must be at least 1, got {shards}")
+        if annotations is not None and not annotations.exists():
+            raise FileNotFoundError(f"{annotations}: no such annotations (--annotations)")
         known = by_video(official_lists(metadata, dataset)) if metadata else {}
         options = dict(names=names, known=known, workers=workers, frames=frames, side=side, rate=rate, seconds=seconds)
         if shards > 1:
-            pack_shards(videos, out, shards, cluster, slurm=dict(text.split("=", 1) for text in slurm), **options)
+            pack_shards(videos, out, shards, cluster, slurm={name: yaml.safe_load(value) for name, value in (text.split("=", 1) for text in slurm)}, **options)
         else:
             pack_sources(videos, out, **options)
         report(out, metadata, dataset, annotations, train_list == "released", videos)
@@ -345,8 +350,8 @@ def localize(source: Path = typer.Argument(help="a video, or a picture with --so
              out: Path = typer.Option(..., help="a picture (.jpg, .png: of a video its middle), or a video (.mp4, .webm, ...)"),
              sound: Path = typer.Option(None, help="for a picture: its sound, any file that FFmpeg reads"),
              threshold: float = typer.Option(None, help="confidence from which a source counts as visible"),
-             presence: Path = typer.Option(None, help="take the threshold from a file of `slavc evaluate --presence`"),
-             rule: str = typer.Option("max", help="what the confidence is: max or top_quarter, as in the evaluation the threshold is from"),
+             presence: Path = typer.Option(None, help="take the threshold, and what it is a threshold of, from a file of `slavc evaluate --presence`"),
+             rule: str = typer.Option(None, help="what the confidence is: max or top_quarter; as --presence says, else max"),
              branch: str = typer.Option(None, help="SLAVC: both, loc or avc"),
              encoder: str = typer.Option(None, help="SLAVC: momentum or online"),
              fps: float = typer.Option(5, help="maps a second"),
@@ -360,14 +365,20 @@ def localize(source: Path = typer.Argument(help="a video, or a picture with --so
             if threshold is not None:
                 raise ValueError("give --threshold or --presence, not both")
             try:
-                threshold = float(json.loads(presence.read_text())["threshold"]["threshold"])
+                found = json.loads(presence.read_text())
+                threshold, tuned, alpha = float(found["threshold"]["threshold"]), found["confidence"], found["alpha"]
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f"{presence}: holds no threshold. Write it with `slavc evaluate --presence` on a test set with negatives.") from None
+            if rule not in (None, tuned):
+                raise ValueError(f"{presence}: its threshold is of {tuned}, not of {rule}. Leave --rule out.")
+            if alpha is not None:
+                raise ValueError(f"{presence}: its threshold is of maps mixed with object maps; evaluate without --alpha.")
+            rule = tuned
         model = load(checkpoint, device)
         how = {name: value for name, value in (("branch", branch), ("encoder", encoder)) if value is not None}
         if how and model.about["module"] != "slavc":
             raise ValueError(f"--{next(iter(how))} is for SLAVC; {checkpoint} is {model.about['module']}.")
-        table = localize_file(model, source, out, sound, threshold, fps, seconds, rule, **how)
+        table = localize_file(model, source, out, sound, threshold, fps, seconds, rule or "max", **how)
     except (ValueError, OSError, RuntimeError) as error:                     # RuntimeError: a device that is not there
         fail(error)
     typer.echo(f"{out}: {len(table)} map{'s' if len(table) > 1 else ''}, confidence {table.confidence.min():.2f} to {table.confidence.max():.2f}"

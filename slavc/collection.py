@@ -40,13 +40,19 @@ def read_journal(folder) -> list:
     return rows
 
 # %% ../nbs/53_collection.ipynb #0868e1fc
-def clip_table(folder) -> pd.DataFrame:
-    """A row per source, sorted: id, source, sound, bytes, status, note, sha256, crc, length, height, width, frame_start, frame_end, wave_start, wave_end (bytes)."""
+def clip_table(folder, here=None) -> pd.DataFrame:
+    """A row per source, sorted: id, source, sound, bytes, status, note, sha256, crc, length, height, width, frame_start, frame_end, wave_start, wave_end (bytes).
+
+    here: the sources, (source, sound), that are there now. Of others (moved, deleted, downloaded again under another name) only a clip that no other source gives stays, and its note says so.
+    """
     rows, start, last = read_journal(folder)[1:], (0, 0), {}
     for row in rows:
         last[row["source"], row["sound"]] = row | dict(frame_start=start[0], wave_start=start[1])
         start = row["frame_end"], row["wave_end"]
     columns = ["id", "source", "sound", "bytes", "status", "note", "sha256", "crc", "length", "height", "width", "frame_start", "frame_end", "wave_start", "wave_end"]
+    if here is not None:
+        given = {row["id"] for key, row in last.items() if key in here and row["status"] in USED}
+        last = {key: row if key in here else row | dict(note="its file is gone, what was packed of it is used") for key, row in last.items() if key in here or row["status"] in USED and row["id"] not in given}
     return _duplicates(pd.DataFrame([last[key] for key in sorted(last)], columns=columns))
 
 def _duplicates(table):
@@ -89,7 +95,7 @@ class Collection:
         for k, part in enumerate(parts):
             own = tables[k]
             if len(own) and (own.frame_end.max() > len(self._frames[k]) or own.wave_end.max() > len(self._waves[k])):
-                raise ValueError(f"{part}: frames.bin or waves.bin is shorter than clips.csv says: they are damaged. Delete the folder and prepare again.")
+                raise ValueError(f"{part}: frames.bin or waves.bin is shorter than clips.csv says. Run `slavc prepare` again as before: what is damaged is packed anew.")
 
     def __len__(self):
         return len(self.ids)
@@ -103,7 +109,7 @@ class Collection:
         try:
             frame = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.folder}: the frame of {self.ids[i]} is damaged ({error}). Delete the folder and prepare again.") from None
+            raise ValueError(f"{self.folder}: the frame of {self.ids[i]} is damaged ({error}). Run `slavc prepare` again as before: what is damaged is packed anew.") from None
         return frame
 
     def wave(self, i) -> np.ndarray:
@@ -122,7 +128,7 @@ class Collection:
             if checksum(self._frames[part][start:end], self._waves[part][wave:wave + 2 * self.samples]) != crc:
                 bad.append(self.ids[i])
         if bad:
-            raise ValueError(f"{self.folder}: the packed bytes of {len(bad)} of {len(self.ids)} clips are damaged: {', '.join(bad[:5])}. Delete the folder and prepare again.")
+            raise ValueError(f"{self.folder}: the packed bytes of {len(bad)} of {len(self.ids)} clips are damaged: {', '.join(bad[:5])}. Run `slavc prepare` again as before: what is damaged is packed anew.")
 
     def digest(self) -> str:
         "A hash of which clips these are, of which sources and packed bytes, and where they lie."

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from .boxes import SIZES, areas, size_group
+from .boxes import SIZES, Boxes, areas, best_ciou, kind_of, size_group
 from .metrics import average_precision, passes, sweep
 from .protocols import named_protocol, score_clips
 
@@ -74,11 +74,17 @@ def area_curve(maps, map_range, pairs: pd.DataFrame, boxes: dict, protocol="pape
 def ceiling_curve(pairs: pd.DataFrame, boxes: dict, protocol="paper", shares: Sequence = SHARES) -> list:
     """What no mask of that area can pass in `area_curve`: every clip that is `reachable` is right, and the confidence puts right before wrong before negative."""
     rules, positive = named_protocol(protocol), (pairs.kind == "positive").to_numpy()
-    area = areas({v: boxes[v] for v in pairs.video[positive]})
+    own = Boxes({v: boxes[v] for v in pairs.video[positive]}, kind_of(boxes))
+    area = areas(own)
     area = np.array([area[v] if p else 0 for v, p in zip(pairs.video, positive)], float)
+    best = best_ciou(own, shares=shares) if own.kind == "flickr" else None                # weights of 1/2: areas alone do not tell
     clips, rows = pairs.assign(size=np.where(positive, size_group(area), "")), []
-    for share in shares:
-        hit = reachable(area, share, 0.5, rules.hit == ">") & positive
+    for k, share in enumerate(shares):
+        if best is None:
+            hit = reachable(area, share, 0.5, rules.hit == ">") & positive
+        else:
+            hit = positive.copy()
+            hit[positive] = passes(best[:, k], 0.5, rules.hit == ">").numpy()
         confidence = np.where(hit, 2, positive - np.arange(len(pairs)) / len(pairs))         # among the wrong ones no ties: recall rises step by step
         rows += [dict(curve="area", x=share, **row) for row in by_size(clips, confidence, hit, rules.missed)]
     return rows

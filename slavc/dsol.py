@@ -118,11 +118,14 @@ class DSOL(nn.Module):
     def loss(self, batch: dict) -> dict:
         """Loss of the present stage and its parts, of frame, spec and index.
 
-        ValueError for fewer than 2 clips, or 4 where they are mixed: a sound needs somebody else's frame.
+        ValueError for fewer than 2 clips, or 4 where they are mixed: a sound needs somebody else's frame. Of several processes each mixes its own share, an even number of clips.
         """
         frame, spec, mixed = batch["frame"], batch["spec"], self.stage == 2 and self.mixtures
-        if len(frame) < (4 if mixed else 2):
-            raise ValueError(f"loss: DSOL needs {'4 clips (two mixtures)' if mixed else '2 clips'} or more in a batch, got {len(frame)}")
+        total = len(batch.get("index", frame))                     # of all processes
+        if total < (4 if mixed else 2):
+            raise ValueError(f"loss: DSOL needs {'4 clips (two mixtures)' if mixed else '2 clips'} or more in a batch, got {total}")
+        if mixed and total > len(frame) and len(frame) % 2:
+            raise ValueError(f"loss: DSOL mixes pairs of clips, but each process has {len(frame)} of a batch of {total}. Make it an even number: another `batch` of the method, or other `processes`.")
         if mixed:
             frame, spec = mix(frame, spec, *self.spec_scale)
         V, a, v, b = self.encode(frame, spec)

@@ -90,6 +90,7 @@ def branch_maps(params: dict, name: str, data, run, folder):
     pairs = pd.read_csv(Path(data) / "test" / "pairs.csv", dtype=str, keep_default_na=False)
     for seed in params["methods"][name]["seeds"]:
         method, inputs = load_method(Path(run) / f"seed-{seed}.safetensors", params["train"]["device"])
+        inputs.loaders = params["train"]["loaders"]
         for branch, encoder in READINGS:
             maps = predict(lambda frame, spec: method.localize(frame, spec, branch, encoder), tests, pairs, inputs)
             save_maps(Path(folder) / f"{branch}-{encoder}-{seed}.npz", pairs, maps[None], method.range)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .audio import middle, read_wave, resample
 from .benchmark import read_extended, read_positives
@@ -68,8 +68,8 @@ def training_ids(list_path, test_ids, keep_test=False):
     return kept, len(ids) - len(kept)
 
 # %% ../nbs/07_folder.ipynb #576c4883
-def read_frame(path):
-    """Decode one picture -> uint8 [H, W, 3], RGB, at its own size; EXIF rotation not applied (as released).
+def read_frame(path, upright=False):
+    """Decode one picture -> uint8 [H, W, 3], RGB, at its own size; EXIF rotation applied only if `upright` (released: not).
 
     FileNotFoundError: no such file. ValueError: a folder, an empty, undecodable or cut file, more than 8 bits
     a channel; the message names the file and the remedy."""
@@ -82,7 +82,7 @@ def read_frame(path):
         with Image.open(path) as picture:
             picture.load()
             deep = picture.mode in ("I", "F") or picture.mode.startswith("I;")
-            frame = np.array(picture.convert("RGB"))  # (H, W, 3)
+            frame = np.array((ImageOps.exif_transpose(picture) if upright else picture).convert("RGB"))  # (H, W, 3)
     except Exception as error:  # damaged files make decoders raise nearly anything
         size = "the file is empty" if path.stat().st_size == 0 else error
         raise ValueError(f"{path}: cannot be decoded as a picture ({size}). {remedy}") from error

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .clips import squeeze_frame
+from .clips import whole_batches
+from .distributed import collect, place
 
 # %% ../nbs/18_mining.ipynb #f59bcbc8
 @torch.no_grad()
@@ -18,16 +19,16 @@ def features(extract, clips, inputs, batch: int = 64, progress: bool = True) -> 
     """`extract(batch)` -> (B, ...) of every clip, in order, on the CPU: (N, ...). Frames are squeezed as in a test, nothing is random.
 
     clips: a world or pack. inputs: `training.Inputs`, or whatever turns (frames, waves, index) into a batch.
-    The caller puts its network into evaluation mode.
+    The caller puts its network into evaluation mode. Several processes take the batches in turn, and all get all rows.
     """
     from tqdm import tqdm
-    parts = []
-    for first in tqdm(range(0, len(clips), batch), desc="features", unit="batch", disable=not progress, mininterval=5):
-        part = [clips[i] for i in range(first, min(first + batch, len(clips)))]
-        frames = torch.from_numpy(np.stack([squeeze_frame(clip.frame, inputs.size) for clip in part]))
-        waves = torch.from_numpy(np.stack([clip.waveform for clip in part]))
-        parts.append(extract(inputs(frames, waves, range(first, first + len(part)))).cpu())
-    return torch.cat(parts)
+    parts, (rank, size) = {}, place()
+    rows = [range(first, min(first + batch, len(clips))) for first in range(rank * batch, len(clips), size * batch)]
+    read = whole_batches(clips, inputs, [(i, i) for i in range(len(clips))], rows)
+    for own, (frames, waves) in zip(rows, tqdm(read, total=len(rows), desc="features", unit="batch", disable=not progress or rank > 0, mininterval=5)):
+        parts[own[0]] = extract(inputs(frames, waves, own)).cpu()
+    parts = collect(parts)
+    return torch.cat([parts[first] for first in sorted(parts)])
 
 # %% ../nbs/18_mining.ipynb #275a26eb
 def neighbours(X, k: int, block: int = 1024) -> torch.Tensor:

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['SHARES', 'FIELDS', 'LARGEST_SIDE', 'LARGEST_IDS', 'LARGEST', 'COLUMNS', 'TRUTH', 'Benchmark', 'read_test_set',
-           'constant_map_ciou', 'best_ciou', 'benchmark_facts', 'facts_text', 'Predictions', 'npz_predictions',
-           'folder_predictions', 'hdf5_predictions', 'array_predictions', 'open_predictions', 'with_mask',
-           'strict_variant', 'check_maps', 'missing_clips', 'score_predictions', 'sort_clips', 'report',
-           'evaluate_predictions']
+           'constant_map_ciou', 'benchmark_facts', 'facts_text', 'Predictions', 'npz_predictions', 'folder_predictions',
+           'hdf5_predictions', 'array_predictions', 'open_predictions', 'with_mask', 'strict_variant', 'check_maps',
+           'missing_clips', 'score_predictions', 'sort_clips', 'report', 'evaluate_predictions']
 
 # %% ../nbs/33_predictions.ipynb #006a4e0e
 import csv
@@ -26,7 +25,7 @@ import pandas as pd
 import torch
 
 from .benchmark import read_extended, read_positives, table1
-from .boxes import GRID, SIZES, areas, degenerate_boxes, gt_maps, read_vggss, to_grid
+from .boxes import GRID, SIZES, areas, best_ciou, degenerate_boxes, read_vggss, to_grid, truth_batches
 from .controls import CenterPrior
 from .folder import read_ids, read_truth
 from .metrics import as_tensor, loc_acc, relative_mask, to_score, upsample
@@ -82,34 +81,15 @@ def read_test_set(boxes, positives, negatives=None) -> Benchmark:
     return _read_benchmark(boxes, positives, negatives)[0]
 
 # %% ../nbs/33_predictions.ipynb #956108fc
-def _truth_batches(boxes: dict, kind, size=64):
-    """Ground-truth maps of many clips and where they are above 0, both float32 [<= size, 50176]."""
-    boxes = list(boxes.values())
-    for start in range(0, len(boxes), size):
-        gt = gt_maps(boxes[start : start + size], kind).flatten(1)
-        yield gt, gt if kind == "vggss" else (gt > 0).float()
-
-
 def constant_map_ciou(scores, boxes: dict, kind: str = "vggss", level: float = 0.5) -> np.ndarray:
     """cIoU of maps that are the same for every clip: scores [m, h, w] -> float64 [len(boxes), m], in the order of boxes.
 
     boxes: dict id -> int [k, 4] on the 224 grid; masks keep the highest 1 - level of the pixels (`relative_mask`).
     """
     masks = relative_mask(upsample(scores), level).flatten(1).float().T  # (50176, m)
-    parts = [(gt @ masks, gt.sum(1, keepdim=True) + masks.sum(0) - seen @ masks) for gt, seen in _truth_batches(boxes, kind)]
+    parts = [(gt @ masks, gt.sum(1, keepdim=True) + masks.sum(0) - seen @ masks) for gt, seen in truth_batches(boxes, kind)]
     inside, whole = (torch.cat(p).double().numpy() for p in zip(*parts)) if parts else np.ones((2, 0, masks.shape[1]))
     return inside / whole
-
-
-def best_ciou(boxes: dict, kind: str = "vggss", shares: Sequence[float] = (0.5,)) -> np.ndarray:
-    """The highest cIoU that a mask can reach: float64 [len(boxes), len(shares)]; shares: of the frame it covers, in 0..1."""
-    parts = [torch.stack([gt.sum(1), seen.sum(1)]) for gt, seen in _truth_batches(boxes, kind)]
-    area, seen = torch.cat(parts, 1).double().numpy()[:, :, None] if parts else np.zeros((2, 0, 1))  # (N, 1) each
-    whole, half = 2 * area - seen, 2 * (seen - area)  # pixels of weight 1 and 1/2
-    pixels = np.array(shares, float) * GRID**2  # (len(shares),)
-    inside = np.minimum(pixels, whole) + 0.5 * np.minimum((pixels - whole).clip(0), half)
-    union = whole + 0.5 * half + (pixels - whole - half).clip(0)
-    return np.divide(inside, union, out=np.zeros_like(union), where=union > 0)
 
 # %% ../nbs/33_predictions.ipynb #dd969966
 SHARES = tuple(n / 10 for n in range(1, 10))

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .boxes import covered_maps, gt_maps, size_group
+from .boxes import covered_maps, gt_maps, kind_of, size_group
 from .metrics import (Ranks, Sweep, absolute_mask, accept_all_f1, adaptive_mask, as_tensor, auc, average_precision, bits,
                            chance_ap, ciou, count, loc_acc, max_f1, passes, pointing, presence_skill, relative_mask,
                            sweep, to_score, top_quarter, upsample)
@@ -169,20 +169,20 @@ def _score_positives(score, ranks, boxes, rules, kind):
     return {name: values.double().cpu().numpy() for name, values in columns.items()}
 
 
-def score_clips(maps, map_range, pairs: pd.DataFrame, boxes: dict, protocol="paper", kind: str = "vggss",
+def score_clips(maps, map_range, pairs: pd.DataFrame, boxes: dict, protocol="paper", kind: str | None = None,
                 chunk: int = 64) -> pd.DataFrame:
     """Score raw maps [N, h, w], row by row of `pairs`: a row per (video, audio).
 
     maps: array or tensor (any device); map_range: its static (lo, hi); pairs: columns video, audio, kind
     ("positive" or any kind of negative); boxes: dict video -> int [k, 4] on the 224 grid, for the positives;
-    protocol: a Protocol or its name; kind: of the ground truth, "vggss" (union) or "flickr" (consensus).
+    protocol: a Protocol or its name; kind: of the ground truth, "vggss" (union) or "flickr" (consensus), None as the boxes say (`kind_of`).
 
     Returns video, audio, kind, size ("" for negatives), area (pixels), confidence (score scale), ciou (0 for
     negatives), ciou_adaptive (mask as large as the truth), pointing (0..1), predicted (pixels of the mask);
     the last three are nan for negatives. Raises ValueError listing pairs that are there twice, positives
     without boxes, and maps that are not finite.
     """
-    rules = named_protocol(protocol)
+    rules, kind = named_protocol(protocol), kind_of(boxes, kind)
     _check_pairs(pairs, ("video", "audio", "kind"))
     pairs = pairs[["video", "audio", "kind"]].reset_index(drop=True)
     maps = _check_maps(maps, pairs)

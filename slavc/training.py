@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'IDLE', 'USED', 'Inputs', 'epoch_batches', 'rate_factor', 'make_optimiser', 'precision', 'check_width',
-           'named_module', 'fingerprint', 'save_checkpoint', 'load_checkpoint', 'pack_state', 'load_tensors',
-           'unpack_state', 'fit', 'predict', 'save_maps', 'read_maps', 'method_names', 'build_method', 'files_hash',
-           'train_method', 'load_method']
+           'named_module', 'fingerprint', 'check_finite', 'save_checkpoint', 'load_checkpoint', 'pack_state',
+           'load_tensors', 'unpack_state', 'fit', 'predict', 'save_maps', 'read_maps', 'method_names', 'build_method',
+           'files_hash', 'train_method', 'load_method']
 
 # %% ../nbs/40_training.ipynb #e5d79d7d
 import hashlib, importlib, inspect, json, math, os, re, shutil, zipfile
@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from .audio import log_spectrogram
-from .clips import TrainClips, squeeze_frame
+from .clips import TrainClips, whole_batches
 from .distributed import collect, connect, join, launch, mean_over, own_random, place, same_buffers, share
 from .encoders import build_trunks, normalise_frames, split_trunk
 from .worlds import open_clips
@@ -28,10 +28,10 @@ class Inputs:
     """From frames and sounds to the input of a network, on its device.
 
     size: side of the frames in pixels. rate: of the sounds in Hz. audio: the `audio` block of params. lower: the frozen part of the visual
-    trunk (`split_trunk`), if there is one.
+    trunk (`split_trunk`), if there is one. loaders: processes that read ahead where all clips are looked at (`predict`, `mining.features`).
     """
-    def __init__(self, size: int, rate: int, audio: dict, device="cpu", lower=None):
-        self.size, self.rate, self.audio, self.device = size, rate, audio, device
+    def __init__(self, size: int, rate: int, audio: dict, device="cpu", lower=None, loaders: int = 0):
+        self.size, self.rate, self.audio, self.device, self.loaders = size, rate, audio, device, loaders
         self.lower = None if lower is None else lower.to(device)
 
     @torch.no_grad()
@@ -122,6 +122,12 @@ def fingerprint(values, modules) -> str:
         digest.update(inspect.getsource(named_module(name)).encode())
     return digest.hexdigest()[:16]
 
+def check_finite(method, kept) -> None:
+    """FloatingPointError naming a weight or buffer of `method` that is not finite, and the state `kept`: a loss looks at the step before, not at its own."""
+    bad = [name for name, tensor in method.state_dict().items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise FloatingPointError(f"{len(bad)} of the weights are not finite, first {bad[0]}, though the loss still was. Lower train.rate; the last good state is {kept}.")
+
 def save_checkpoint(path, tensors: dict, about: dict):
     """Write tensors and a JSON-able description into one safetensors file, atomically.
 
@@ -198,8 +204,8 @@ def fit(method, clips, inputs: Inputs, options: dict, seed: int, state_file, mar
 
     clips: a world or pack (only frames and sounds are used). options: the `train` block of params.
     state_file: resumable state, written every `checkpoint_steps` steps and after each epoch; if it exists it is continued, by any number of processes, and it
-    must carry `mark`. after_epoch(epoch): called with the method in eval mode, in every process. Raises FloatingPointError on a loss that is not finite; the
-    state before it is kept.
+    must carry `mark`. after_epoch(epoch): called with the method in eval mode, in every process. Raises FloatingPointError on a loss or weights that are not finite; the
+    state before them is kept.
     """
     from tqdm import tqdm
     options = PLAIN | options
@@ -253,10 +259,13 @@ def fit(method, clips, inputs: Inputs, options: dict, seed: int, state_file, mar
                 if not math.isfinite(sums[epoch]):
                     raise FloatingPointError(f"loss is {value.item()} in epoch {epoch}, step {at} (seed {seed}). Lower train.rate or raise the temperature; "
                                              f"the last good state is {state_file}.")
+            if save:
+                check_finite(method, state_file)
             if first and save:
                 save_checkpoint(state_file, *pack_state(method, optimiser, dict(fingerprint=mark, epoch=epoch, done=done, sums=sums)))
         method.eval()
         same_buffers(method)
+        check_finite(method, state_file)
         if after_epoch is not None:
             after_epoch(epoch)
         bar.set_postfix(loss=f"{sums[epoch] / steps:.3f}")
@@ -278,10 +287,9 @@ def predict(localize, clips, pairs: pd.DataFrame, inputs: Inputs, batch: int = 6
     if lost:
         raise ValueError(f"{len(lost)} ids of the test pairs are not among the clips: {', '.join(lost[:5])}. Run the `prepare` stage again.")
     maps, (rank, size) = {}, place()
-    for first in range(rank * batch, len(pairs), size * batch):
-        part = pairs.iloc[first:first + batch]
-        frames = torch.from_numpy(np.stack([squeeze_frame(clips[at[v]].frame, inputs.size) for v in part.video]))
-        waves = torch.from_numpy(np.stack([clips[at[a]].waveform for a in part.audio]))
+    own = range(rank * batch, len(pairs), size * batch)
+    places = [(at[v], at[a]) for v, a in zip(pairs.video, pairs.audio)]
+    for first, (frames, waves) in zip(own, whole_batches(clips, inputs, places, [range(first, min(first + batch, len(pairs))) for first in own])):
         ready = inputs(frames, waves)
         maps[first] = localize(ready["frame"], ready["spec"]).float().cpu().numpy()
     maps = collect(maps)
@@ -289,13 +297,19 @@ def predict(localize, clips, pairs: pd.DataFrame, inputs: Inputs, batch: int = 6
 
 # %% ../nbs/40_training.ipynb #ccbbfe4f
 def save_maps(path, pairs: pd.DataFrame, maps, map_range):
-    """Write maps (E, N, h, w) with the ids they belong to and the static range of their raw scores, atomically."""
+    """Write maps (E, N, h, w) with the ids they belong to and the static range of their raw scores, atomically. OSError naming the file where it cannot be written."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as f:
-        np.savez(f, video=pairs.video.to_numpy(str), audio=pairs.audio.to_numpy(str), map=np.asarray(maps, np.float32), range=np.asarray(map_range, np.float64))
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as f:
+            np.savez(f, video=pairs.video.to_numpy(str), audio=pairs.audio.to_numpy(str), map=np.asarray(maps, np.float32), range=np.asarray(map_range, np.float64))
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(f"{path}: cannot be written ({error.strerror or error}). Make room, and run the same command again.") from error
 
 def read_maps(path) -> tuple:
     """pairs (DataFrame video, audio), maps (E, N, h, w) and range (lo, hi) of a file by `save_maps`."""
@@ -356,13 +370,13 @@ def train_method(params: dict, name: str, data, weights, folder, progress=True) 
     first = place()[0] == 0
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False            # would write every new tensor once more
-    material = [files_hash(Path(data) / "train"), hashlib.sha256(Path(weights).read_bytes()).hexdigest() if Path(weights).is_file() else weights]
+    material = [files_hash(Path(data) / "train"), files_hash(Path(data) / "test"), hashlib.sha256(Path(weights).read_bytes()).hexdigest() if Path(weights).is_file() else weights]
     rows, states = [], []
     for seed in entry["seeds"]:
         about = dict(module=entry["module"], hyper=entry["hyper"], encoders=encoders, audio=audio, rate=clips.rate, seconds=params["world"].get("seconds", 3.0), size=size, train=options, seed=seed)
         torch.manual_seed(seed)
         method, lower = build_method(entry["module"], entry["hyper"], encoders, weights)
-        inputs = Inputs(size, clips.rate, audio, device, lower)
+        inputs = Inputs(size, clips.rate, audio, device, lower, options["loaders"])
         numbers = about | dict(train={k: v for k, v in options.items() if k not in IDLE})
         about["fingerprint"] = mark = fingerprint([numbers, material], {*USED, entry["module"]})
         states.append(Path(folder).parent / ".state" / mark)
@@ -381,7 +395,9 @@ def train_method(params: dict, name: str, data, weights, folder, progress=True) 
         save_checkpoint(Path(folder) / f"seed-{seed}.safetensors", method.state_dict() | frozen, about)
         save_maps(Path(folder) / f"maps-{seed}.npz", pairs, np.stack(maps), method.range)
     for state in states if first else ():
-        shutil.rmtree(state)
+        gone = state.with_suffix(".done")
+        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(state.rename(gone))                                      # renamed first: half of a state would stop every later run
     return pd.DataFrame(rows)
 
 def load_method(path, device="cpu") -> tuple:

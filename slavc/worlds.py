@@ -6,14 +6,14 @@
 __all__ = ['COMMON', 'REAL_SHARE', 'REAL', 'open_bank', 'scene_world', 'prepare', 'read_truth', 'open_clips']
 
 # %% ../nbs/09_worlds.ipynb #73c11d1b
-import json
+import json, os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from .benchmark import extend
-from .boxes import check_boxes, to_grid
+from .boxes import Boxes, check_boxes, to_grid
 from .clips import Pack, write_pack, write_text
 from .scenes import SceneWorld, world_settings
 
@@ -72,17 +72,22 @@ def prepare(params, folder) -> pd.DataFrame:
     write_text(folder / "test" / "pairs.csv", pairs[["video", "audio"]].to_csv(index=False, lineterminator="\n"))
     write_text(folder / "truth" / "pairs.csv", pairs.to_csv(index=False, lineterminator="\n"))
     write_text(folder / "truth" / "boxes.json", json.dumps(boxes))
+    if (kind := params["world"].get("dataset", "vggss")) != "vggss":
+        write_text(folder / "truth" / "kind.txt", kind + "\n")
+    else:
+        (folder / "truth" / "kind.txt").unlink(missing_ok=True)
     return pairs
 
 def read_truth(folder) -> tuple:
-    """The truth written by `prepare`: pairs (DataFrame video, audio, kind, category) and boxes (id -> (k, 4) int64 on the 224 grid)."""
+    """The truth written by `prepare`: pairs (DataFrame video, audio, kind, category) and `Boxes` (id -> (k, 4) int64 on the 224 grid)."""
     folder = Path(folder) / "truth"
     for name in ("pairs.csv", "boxes.json"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: missing. Run the `prepare` stage again.")
-    pairs = pd.read_csv(folder / "pairs.csv", keep_default_na=False)
+    pairs = pd.read_csv(folder / "pairs.csv", keep_default_na=False, dtype=str)        # Flickr's ids are digits
     boxes = json.loads((folder / "boxes.json").read_text())
-    return pairs, {name: np.array(box, np.int64).reshape(-1, 4) for name, box in boxes.items()}
+    kind = (folder / "kind.txt").read_text().strip() if (folder / "kind.txt").is_file() else "vggss"
+    return pairs, Boxes({name: np.array(box, np.int64).reshape(-1, 4) for name, box in boxes.items()}, kind)
 
 # %% ../nbs/09_worlds.ipynb #c4e0afc2
 REAL = {                                                             # worlds of real data and what each has in params.yaml
@@ -129,9 +134,10 @@ def _prepare_collection(params, folder):
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder (world.data_root). It holds videos/ and metadata/; make a link with that name, or correct params.yaml.")
     packed, lists = root / "packed", official_lists(root / "metadata", dataset)
-    if (root / "videos").is_dir() and not list(packed.glob("*/collection.json")):
+    fixed = packed.is_dir() and not os.access(packed, os.W_OK)           # a finished collection on a disk for reading only
+    if (root / "videos").is_dir() and not fixed and not list(packed.glob("*/journal.jsonl")):
         pack_sources(root / "videos", packed, known=by_video(lists), workers=params["workers"], frames=options["frames"], side=options["side"], rate=world["rate"], seconds=world.get("seconds", 3.0))
-    report(packed, root / "metadata", dataset, keep_test=options["keep_test"], root=root / "videos" if (root / "videos").is_dir() else None)
+    report(packed, root / "metadata", dataset, root / "Annotations" if dataset == "flickr" else None, keep_test=options["keep_test"], root=root / "videos" if (root / "videos").is_dir() else None, out=folder / "packed" if fixed else None)
     pairs, boxes = folder_benchmark(root, dataset, root / "metadata")
     here, test = set(Collection(packed).ids), sorted(set(pairs.video) | set(pairs.audio))
     if lost := [i for i in test if i not in here]:

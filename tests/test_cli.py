@@ -78,6 +78,7 @@ def test_evaluate_and_compare(files, tmp_path):
     clips = pd.read_csv(tmp_path / "good.csv", keep_default_na=False)
     assert len(clips) == 80 and {"video", "audio", "kind", "size", "confidence", "ciou", "area", "protocol"} <= set(clips)
     assert set(pd.read_csv(tmp_path / "classes.csv").category) == {"a", "b"} and json.loads((tmp_path / "presence.json").read_text())["presence AUC"] > 0.5
+    assert {k: json.loads((tmp_path / "presence.json").read_text())[k] for k in ("alpha", "confidence", "protocol")} == dict(alpha=None, confidence="max", protocol="paper")
     said = slavc("compare", tmp_path / "good.csv", tmp_path / "guess.csv", "--protocol", "paper", "--resamples", 100, "--out", tmp_path / "difference.csv")
     table = pd.read_csv(tmp_path / "difference.csv").set_index(["subset", "metric"])
     assert table.loc[("all", "LocAcc"), "low"] > 0 and "LocAcc" in said

@@ -16,6 +16,7 @@ import pytest
 from conftest import ROOT
 from typer.testing import CliRunner
 
+from slavc import packing
 from slavc.cli import app
 from slavc.collection import Collection, read_journal
 from slavc.packing import by_video, clip_id, coverage, find_sources, official_lists, pack_shards, pack_sources, report, write_lists
@@ -258,3 +259,138 @@ def test_a_list_of_negatives_without_its_columns_is_named(tmp_path):
 def test_find_sources_reads_no_file(videos):
     found = find_sources(videos)
     assert [f["source"] for f in found] == sorted(f["source"] for f in found) and len(found) == COUNT and all(f["id"] for f in found)
+
+
+def test_what_fails_again_leaves_no_new_line(videos, tmp_path):
+    """A source that cannot be read stays one line however often it is tried, so a stopped run still ends in the bytes of an undisturbed one."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "00000000000_000099.mp4").symlink_to("nowhere.mp4")
+    for k, path in enumerate(sorted(videos.rglob("*.mp4"))[:3]):
+        (root / f"{k + 1:011d}_000099.mp4").write_bytes(path.read_bytes())
+    pack_sources(root, tmp_path / "whole", progress=False)
+    wanted = contents(tmp_path / "whole")
+    pack_sources(root, tmp_path / "whole", progress=False)
+    assert contents(tmp_path / "whole") == wanted and wanted["journal.jsonl"].count(b"\n") == 1 + 4
+    (tmp_path / "cut").mkdir()
+    for name in ("journal.jsonl", "frames.bin", "waves.bin"):
+        (tmp_path / "cut" / name).write_bytes(wanted[name] if name != "journal.jsonl" else b"".join(wanted[name].splitlines(True)[:3]))
+    pack_sources(root, tmp_path / "cut", progress=False)
+    assert contents(tmp_path / "cut") == wanted
+
+
+@pytest.mark.parametrize("file", ["frames.bin", "waves.bin"])
+def test_the_next_visit_repairs_a_damaged_clip(videos, packed, tmp_path, file):
+    out = Path(shutil.copytree(packed, tmp_path / "out"))
+    before = Collection(out)
+    i = before.ids.index("00000000007_000007")
+    frame, wave = before.frame(i).copy(), before.wave(i).copy()
+    row = before.table.set_index("id").loc[before.ids[i]]
+    raw = bytearray((out / file).read_bytes())
+    raw[int(row.frame_start if file == "frames.bin" else row.wave_start) + 700] ^= 1
+    (out / file).write_bytes(raw)
+    pack_sources(videos, out, progress=False)
+    report(out)
+    clips = Collection(out)
+    assert clips.ids == before.ids and np.array_equal(clips.frame(i), frame) and np.array_equal(clips.wave(i), wave)
+    assert (out / "journal.jsonl").read_bytes().count(b"\n") == COUNT + 2       # one line more: nothing else was done twice
+
+
+def test_pairs_of_pictures_and_sounds_as_they_come(tmp_path):
+    """Class folders, MP3, two files of one clip."""
+    import av
+    from PIL import Image
+    rng = np.random.default_rng(0)
+    for name in ("dog/10000000001.jpg", "dog/10000000001.png", "cat/10000000002.jpg", "10000000003.jpg"):
+        (tmp_path / "in/frames" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 60, 3), np.uint8)).save(tmp_path / "in/frames" / name)
+    wave = (0.3 * np.sin(2 * np.pi * 440 * np.arange(5 * 22050) / 22050)).astype(np.float32)
+    for name in ("dog/10000000001.mp3", "cat/10000000002.wav", "cat/10000000002.flac", "10000000004.mp3"):
+        path = tmp_path / "in/audio" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".mp3"):
+            with av.open(str(path), "w") as container:
+                stream = container.add_stream("mp3", rate=22050)
+                stream.layout = "mono"
+                part = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+                part.sample_rate, part.pts = 22050, 0
+                container.mux(stream.encode(part)), container.mux(stream.encode(None))
+        else:
+            import soundfile
+            soundfile.write(path, wave, 22050)
+    table = pack_sources(tmp_path / "in", tmp_path / "out", progress=False)
+    found = {(row.source, row.sound): (row.id, row.status) for row in table.itertuples()}
+    assert found == {("frames/dog/10000000001.jpg", "audio/dog/10000000001.mp3"): ("10000000001", "ok"), ("frames/dog/10000000001.png", "audio/dog/10000000001.mp3"): ("10000000001", "duplicate"),
+                     ("frames/cat/10000000002.jpg", "audio/cat/10000000002.flac"): ("10000000002", "ok"), ("frames/cat/10000000002.jpg", "audio/cat/10000000002.wav"): ("10000000002", "duplicate"),
+                     ("frames/10000000003.jpg", ""): ("10000000003", "no audio"), ("", "audio/10000000004.mp3"): ("10000000004", "no video")}
+    clips = Collection(tmp_path / "out")
+    spectrum = np.abs(np.fft.rfft(clips[0].waveform))
+    assert abs(spectrum.argmax() / 3 - 440) < 2                     # the MP3's own tone
+    assert "| audio/10000000004.mp3" in report(tmp_path / "out")
+
+
+def test_sources_that_are_gone_are_no_rows(videos, tmp_path):
+    """Moved into a class folder, downloaded again under another name, deleted: the table is what is there."""
+    root = tmp_path / "root"
+    root.mkdir()
+    good = [path.read_bytes() for path in sorted(videos.rglob("*.mp4"))[4:8]]
+    names = [f"{k:011d}_000099" for k in range(4)]
+    for name, data in zip(names, good):
+        (root / f"{name}.mp4").write_bytes(data)
+    (root / f"{names[1]}.mp4").rename(root / f"{names[1]}.mp4.part")
+    pack_sources(root, tmp_path / "out", progress=False)
+    (root / "dog").mkdir()
+    (root / f"{names[0]}.mp4").rename(root / "dog" / f"{names[0]}.mp4")
+    (root / f"{names[1]}.mp4.part").rename(root / f"{names[1]}.mp4")
+    (root / f"{names[3]}.mp4").unlink()
+    table = pack_sources(root, tmp_path / "out", progress=False)
+    assert table[["source", "status"]].values.tolist() == [[f"{names[1]}.mp4", "ok"], [f"{names[2]}.mp4", "ok"], [f"{names[3]}.mp4", "ok"], [f"dog/{names[0]}.mp4", "ok"]]
+    assert table.note.tolist() == ["", "", "its file is gone, what was packed of it is used", ""]
+
+
+def test_a_failing_disk_is_a_row_and_no_memory_names_the_file(videos, tmp_path, monkeypatch):
+    import errno
+    real = packing._digest
+    def broken(*paths):
+        if "00000000001_" in str(paths[0]):
+            raise error
+        return real(*paths)
+    monkeypatch.setattr(packing, "_digest", broken)
+    error = OSError(errno.EIO, "Input/output error")
+    table = pack_sources(videos, tmp_path / "out", progress=False).set_index("id")
+    assert table.note["00000000001_000001"] == "could not be read (Input/output error)" and (table.status == "ok").sum() == 35
+    for error, words in ((MemoryError(), "memory ran out"), (OSError(errno.EMFILE, "Too many open files"), "Too many open files")):
+        with pytest.raises(OSError, match=f"00000000001_000001.mp4: .*{words}"):
+            pack_sources(videos, tmp_path / "out", progress=False)
+    error = OSError(errno.EIO, "Input/output error")
+    monkeypatch.setattr(packing, "_digest", real)
+    assert (pack_sources(videos, tmp_path / "out", progress=False).status == "ok").sum() == 36
+
+
+def test_parameters_of_the_engine(videos, tmp_path):
+    """Numbers stay numbers; what submitit refuses is said before anything runs."""
+    pytest.importorskip("submitit")
+    for wrong in ("no_such_parameter=1", "slurm_no_such=1", "mem_gb=much"):
+        done = CliRunner().invoke(app, ["prepare", str(videos), str(tmp_path / "out"), "--shards", "2", "--cluster", "local", "--slurm", wrong])
+        assert done.exit_code == 1 and "submitit refuses" in done.output and isinstance(done.exception, SystemExit), (done.output, done.exception)
+    seen = {}
+    with pytest.MonkeyPatch.context() as patch:
+        import submitit
+        patch.setattr(submitit.AutoExecutor, "update_parameters", lambda self, **given: seen.update(given) or (_ for _ in ()).throw(TypeError("seen")))
+        CliRunner().invoke(app, ["prepare", str(videos), str(tmp_path / "out"), "--shards", "2", "--workers", "3", "--cluster", "local", "--slurm", "slurm_array_parallelism=10", "--slurm", "timeout_min=5", "--slurm", "slurm_partition=cpu"])
+    assert seen == dict(name="slavc-prepare", timeout_min=5, cpus_per_task=3, slurm_array_parallelism=10, slurm_partition="cpu")
+
+
+def test_missing_lists_are_said_before_packing_or_in_the_report(videos, tmp_path):
+    done = CliRunner().invoke(app, ["prepare", str(videos), str(tmp_path / "out"), "--annotations", str(tmp_path / "typo.json")])
+    assert done.exit_code == 1 and "typo.json: no such annotations" in done.output and not (tmp_path / "out").exists()
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    ids = [f"{k:011d}_{k:06d}" for k in range(3)]
+    (lists / "vggss.json").write_text(json.dumps([dict(file=i, **{"class": "c"}, bbox=[[0, 0, 0.5, 0.9]]) for i in ids]))
+    (lists / "vggss_10k.txt").write_text(f"{ids[2]}\n")
+    done = CliRunner().invoke(app, ["prepare", str(videos), str(tmp_path / "out"), "--metadata", str(lists)])
+    assert done.exit_code == 0 and "No list of the test" in (tmp_path / "out/report.md").read_text()
+    (lists / "vggss_test.csv").write_text("".join(f"{i}\n" for i in ids[:2]))                  # no list of negatives
+    done = CliRunner().invoke(app, ["prepare", str(videos), str(tmp_path / "out"), "--metadata", str(lists)])
+    assert done.exit_code == 0 and "| official | 2 | 0 |" in " ".join((tmp_path / "out/report.md").read_text().split())

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     picture = np.kron(rng.integers(0, 255, (9, 16, 3)), np.ones((10, 10, 1))).astype(np.uint8)
     write_video(path / "film.mp4", [np.roll(picture, 4 * k, 1) for k in range(30)], 10, rng.normal(0, 0.1, 24000), 8000)
     write_video(path / "mute.mp4", [picture] * 10, 10)
-    (path / "presence.json").write_text(json.dumps({"threshold": {"threshold": 0.0}}))
+    (path / "presence.json").write_text(json.dumps({"alpha": None, "confidence": "max", "threshold": {"threshold": 0.0}}))
     (path / "none.json").write_text("{}")
     return path
 
@@ -67,6 +67,36 @@ def test_as_much_sound_as_in_training(folder):
         call(folder, folder / "film.mp4", "--out", folder / name, "--fps", 2, *more)
     own, same, other = (pd.read_csv(folder / f"{name}.csv").confidence for name in ("own", "same", "other"))
     assert own.equals(same) and not own.equals(other)
+
+
+def test_a_threshold_is_of_the_confidence_it_was_tuned_on(folder, tmp_path):
+    """The rule comes with the file of `slavc evaluate --presence`; another one, or maps that were mixed, are refused."""
+    film = folder / "film.mp4"
+    sure = {}
+    for rule in ("max", "top_quarter"):
+        call(folder, film, "--out", tmp_path / f"{rule}.mp4", "--fps", 2, "--rule", rule)
+        sure[rule] = pd.read_csv(tmp_path / f"{rule}.csv").confidence
+    between = (sure["max"].min() + sure["top_quarter"].max()) / 2
+    assert sure["top_quarter"].max() < between < sure["max"].min()
+    for rule, share in (("max", 100), ("top_quarter", 0)):
+        (tmp_path / "p.json").write_text(json.dumps({"alpha": None, "confidence": rule, "threshold": {"threshold": between}}))
+        assert f"visible in {share} %" in call(folder, film, "--out", tmp_path / "x.mp4", "--fps", 2, "--presence", tmp_path / "p.json")
+    assert "its threshold is of top_quarter, not of max" in call(folder, film, "--out", tmp_path / "y.mp4", "--presence", tmp_path / "p.json", "--rule", "max", ok=False)
+    (tmp_path / "p.json").write_text(json.dumps({"alpha": 0.4, "confidence": "max", "threshold": {"threshold": between}}))
+    assert "evaluate without --alpha" in call(folder, film, "--out", tmp_path / "y.mp4", "--presence", tmp_path / "p.json", ok=False)
+    assert not (tmp_path / "y.mp4").exists()
+
+
+def test_a_photograph_is_drawn_upright_whatever_its_format(folder, tmp_path):
+    from PIL import Image
+    rng = np.random.default_rng(0)
+    lying = Image.fromarray(rng.integers(0, 255, (60, 120, 3), np.uint8))
+    turn = Image.Exif()
+    turn[0x0112] = 6                                                # the camera was turned: show it a quarter to the right
+    for name, how in (("phone.jpg", dict(exif=turn)), ("plain.webp", {}), ("plain.bmp", {}), ("plain.tif", {})):
+        lying.save(tmp_path / name, **how)
+        call(folder, tmp_path / name, "--sound", folder / "film.mp4", "--out", tmp_path / "drawn.png")
+        assert Image.open(tmp_path / "drawn.png").size == ((60, 120) if how else (120, 60)), name
 
 
 def test_errors_say_what_to_do(folder):

@@ -116,3 +116,30 @@ def test_colons_and_unknown_formats(tmp_path):
     with Media(path, need=("video",)) as media:
         assert frame_at(media).shape == (64, 64, 3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a: b.mp4"]
+
+
+def test_a_wrong_time_stamp_is_no_silence_of_days(tmp_path):
+    write(tmp_path / "jump.mkv", [(0, TONE[:RATE]), (20000, TONE[:RATE])])
+    with Media(tmp_path / "jump.mkv") as media, pytest.raises(MediaError, match="its sound jumps by 19999 s"):
+        read_sound(media, RATE)
+
+
+def test_a_rate_that_changes_keeps_its_pitch(tmp_path):
+    """Two transport streams joined, as recorders leave them: 4 s at 32 kHz behind 4 s at 16 kHz."""
+    for name, rate in (("a.ts", 16000), ("b.ts", 32000)):
+        write_video(tmp_path / name, film(4), 10, 0.5 * np.sin(2 * np.pi * 440 * np.arange(4 * rate) / rate), rate, sound_codec="mp2")
+    (tmp_path / "joined.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    with Media(tmp_path / "joined.ts") as media:
+        wave, _ = read_sound(media, 22050)
+    assert len(wave) / 22050 == pytest.approx(8, abs=0.3)
+    for part in (wave[22050 : 3 * 22050], wave[5 * 22050 : 7 * 22050]):
+        assert np.abs(np.fft.rfft(part)).argmax() / 2 == pytest.approx(440, abs=3)
+
+
+def test_a_flash_video_cut_short_is_corrupt(tmp_path):
+    write_video(tmp_path / "whole.flv", film(10), 10, np.tile(TONE, 3)[: 10 * RATE], RATE)
+    Media(tmp_path / "whole.flv").close()
+    data = (tmp_path / "whole.flv").read_bytes()
+    (tmp_path / "cut.flv").write_bytes(data[: len(data) * 55 // 100])
+    with pytest.raises(MediaError, match="cut short"):
+        Media(tmp_path / "cut.flv")

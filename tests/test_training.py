@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -103,6 +104,89 @@ def test_a_loss_that_is_not_finite_stops(prepared, monkeypatch, tmp_path):
     monkeypatch.setattr(SLAVC, "loss", lambda self, batch: {"total": self.loc.audio.weight.sum() * float("nan")})
     with pytest.raises(FloatingPointError, match="epoch 0, step 0 .seed 5.. Lower train.rate"):
         train_method(PARAMS, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "nan", progress=False)
+
+
+@pytest.mark.parametrize("at, message", [(5, "weights are not finite, first loc.audio.weight"), (8, "loss is nan"), (-1, "weights are not finite")])
+def test_weights_that_are_not_finite_are_never_kept(prepared, monkeypatch, tmp_path, at, message):
+    """A loss is of the weights before its step; what the step made of them is looked at before it becomes a state or a result."""
+    from slavc.slavc import SLAVC
+    steps, params = [], {**PARAMS, "train": PARAMS["train"] | dict(checkpoint_steps=6)}
+    last = PARAMS["train"]["epochs"] * (96 // PARAMS["train"]["batch"]) - 1 if at < 0 else at
+    move = SLAVC.after_step
+
+    def spoil(self):
+        move(self)
+        if len(steps) == last:
+            with torch.no_grad():
+                self.loc.audio.weight[0, 0] = float("nan")
+        steps.append(0)
+
+    monkeypatch.setattr(SLAVC, "after_step", spoil)
+    with pytest.raises(FloatingPointError, match=message):
+        train_method(params, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "out", progress=False)
+    assert not (tmp_path / "out/seed-5.safetensors").exists()
+    for state in (tmp_path / ".state").glob("*/state.safetensors"):
+        assert all(t.isfinite().all() for t in load_file(state).values() if t.is_floating_point())
+    monkeypatch.setattr(SLAVC, "after_step", move)
+    train_method(params, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "out", progress=False)
+    a, b = load_file(prepared / "whole/seed-5.safetensors"), load_file(tmp_path / "out/seed-5.safetensors")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_another_test_list_is_another_run(prepared, tmp_path, monkeypatch):
+    """Maps after every epoch belong to one list of pairs: a stopped run does not go on under another."""
+    import shutil
+
+    from slavc import training
+    data = Path(shutil.copytree(prepared / "data", tmp_path / "data"))
+    save, calls = training.save_checkpoint, []
+
+    def stop(path, *more):
+        save(path, *more)
+        calls.append(path)
+        if path.name.startswith("maps-000"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_method(PARAMS, "slavc", data, prepared / "trunk.safetensors", tmp_path / "out", progress=False)
+    monkeypatch.setattr(training, "save_checkpoint", save)
+    pairs = pd.read_csv(data / "test/pairs.csv", dtype=str)
+    pairs[::-1].iloc[:-1].to_csv(data / "test/pairs.csv", index=False)
+    train_method(PARAMS, "slavc", data, prepared / "trunk.safetensors", tmp_path / "out", progress=False)
+    whole, fewer = read_maps(prepared / "whole/maps-5.npz"), read_maps(tmp_path / "out/maps-5.npz")
+    at = {key: k for k, key in enumerate(zip(whole[0].video, whole[0].audio))}
+    assert len(fewer[0]) == len(whole[0]) - 1
+    for epoch in range(len(whole[1])):
+        np.testing.assert_allclose(fewer[1][epoch], whole[1][epoch][[at[key] for key in zip(fewer[0].video, fewer[0].audio)]], atol=1e-5)
+
+
+def test_a_removal_that_was_stopped_is_no_hindrance(prepared, tmp_path, monkeypatch):
+    from slavc import training
+    params = {**PARAMS, "train": PARAMS["train"] | dict(epochs=1)}
+
+    def half(folder, ignore_errors=False):
+        if Path(folder).exists():
+            next(Path(folder).glob("maps-*")).unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.shutil, "rmtree", half)
+        with pytest.raises(KeyboardInterrupt):
+            train_method(params, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "out", progress=False)
+    train_method(params, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "out", progress=False)
+    assert not list((tmp_path / ".state").iterdir())
+
+
+def test_a_full_disk_names_the_file_of_maps(tmp_path, monkeypatch):
+    from slavc.training import save_maps
+    pairs = pd.DataFrame(dict(video=["a"], audio=["a"]))
+    save_maps(tmp_path / "maps.npz", pairs, np.ones((1, 1, 2, 2)), (0, 1))
+    before = (tmp_path / "maps.npz").read_bytes()
+    monkeypatch.setattr(np, "savez", lambda file, **_: (file.write(b"half"), (_ for _ in ()).throw(OSError(28, "No space left on device"))))
+    with pytest.raises(OSError, match="maps.npz: cannot be written .No space left"):
+        save_maps(tmp_path / "maps.npz", pairs, np.ones((1, 1, 2, 2)), (0, 1))
+    assert (tmp_path / "maps.npz").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["maps.npz"]
 
 
 def test_more_loader_processes_change_nothing(prepared):

@@ -130,3 +130,57 @@ def test_a_folder_world_goes_through_the_pipeline(tmp_path):
     evaluate_controls(params, tmp_path / "data", tmp_path / "trunk.safetensors", tmp_path / "controls")
     results, kinds, shown, curves = evaluate_method(params, "ezvsl", tmp_path / "data", tmp_path / "run", tmp_path / "controls/maps-ogl.npz")
     assert set(results.method) == {"ezvsl", "ezvsl+ogl"} and shown["ezvsl"]
+
+
+@pytest.mark.filterwarnings("ignore:.*kinds of negatives")
+@pytest.mark.parametrize("fixed", [False, True])
+def test_flickr_is_scored_by_its_consensus(tmp_path, monkeypatch, fixed):
+    """Ids that are numbers stay text, zeros in front and all; boxes of several annotators count by consensus, from the packed pairs to the scores. Also from a disk for reading only."""
+    from PIL import Image
+    import soundfile
+    from slavc.boxes import Boxes, areas, best_ciou
+    from slavc.curves import ceiling_curve, curves
+    from slavc.evaluation import score_maps, showcase
+    from slavc.packing import pack_sources
+    from slavc.protocols import PROTOCOLS, score_clips
+    root, rng = tmp_path / "flickr", np.random.default_rng(0)
+    for name in ("videos/frames", "videos/audio", "metadata", "Annotations"):
+        (root / name).mkdir(parents=True)
+    ids = [f"0{10000130166 + i}" for i in range(8)]
+    for name in ids:
+        Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8)).save(root / "videos/frames" / f"{name}.jpg")
+        soundfile.write(root / "videos/audio" / f"{name}.wav", rng.normal(size=12000).clip(-1, 1) * 0.3, 8000)
+    box = "<bbox><label>x</label><xmin>{}</xmin><ymin>0</ymin><xmax>{}</xmax><ymax>256</ymax></bbox>"
+    for name in ids[:4]:                                            # two annotators agree on a quarter of the frame, one adds another
+        (root / "Annotations" / f"{name}.xml").write_text(f"<a><p>{box.format(0, 64)}</p><p>{box.format(0, 128)}</p></a>")
+    (root / "metadata/flickr_test.csv").write_text("\n".join(f"{n},{k}" for k, n in enumerate(ids[:4])))
+    (root / "metadata/flickr_test_plus_silent.csv").write_text("video,audio,label\n" + "".join(f"{ids[k]},{ids[(k + 1) % 4]},non-sounding\n" for k in range(4)))
+    (root / "metadata/flickr_144k.txt").write_text("\n".join(ids))
+    params = load_params(ROOT / "profiles/smoke/params.yaml")
+    params["world"] = dict(name="collection", seed=0, frame=56, rate=8000, seconds=1.0, train=0, positives=0, data_root=str(root), dataset="flickr",
+                           train_list="flickr_144k.txt", keep_test=False, missing="raise", frames="jpeg", side=64)
+    if fixed:
+        pack_sources(root / "videos", root / "packed", frames="jpeg", side=64, rate=8000, seconds=1.0, progress=False)
+        before = sorted(path.name for path in (root / "packed").iterdir())
+        monkeypatch.setattr("slavc.worlds.os.access", lambda *_: False)
+    prepare(params, tmp_path / "data")
+    if fixed:
+        assert sorted(path.name for path in (root / "packed").iterdir()) == before and "100.0" in (tmp_path / "data/packed/report.md").read_text()
+    else:
+        assert "The test." in (root / "packed/report.md").read_text()
+    assert json.loads((tmp_path / "data/train/ids.json").read_text()) == ids[4:]
+    pairs, boxes = read_truth(tmp_path / "data")
+    assert set(pairs.video) == set(boxes) == set(ids[:4]) and boxes.kind == "flickr" and set(areas(boxes).values()) == {0.75 * 112 * 224}
+    counts = table1(pairs, boxes)
+    assert counts["Total Pos"] == 4 and counts["Huge"] == 0 and counts["Large"] == 4 and table1(pairs, dict(boxes))["Huge"] == 4     # the union is larger
+    maps = np.zeros((1, len(pairs), 7, 7), np.float32)
+    maps[:] = np.linspace(1, 0, 7)
+    rows = score_maps(maps, (-1, 1), pairs, boxes, "paper", PROTOCOLS, method="x", seed=0)
+    clips = score_clips(maps[0], (-1, 1), pairs, boxes)
+    assert clips[clips.kind == "positive"].ciou.min() > 0.9 and rows
+    middle = np.broadcast_to(1 - np.abs(np.arange(7) - 3) / 3, maps[0].shape)
+    consensus, union = (score_clips(middle, (-1, 1), pairs, own).ciou[0] for own in (boxes, dict(boxes)))
+    assert consensus == pytest.approx(28 / 140, abs=0.01) and union == pytest.approx(56 / 168, abs=0.01)
+    assert showcase(params, pairs, boxes, maps[0], (-1, 1)) and len(curves(maps[0], (-1, 1), pairs, boxes, method="x", seed=0))
+    highest = {row["x"]: row["value"] for row in ceiling_curve(pairs, boxes, "paper", (0.1, 0.25, 0.5)) if row["metric"] == "LocAcc" and row["subset"] == "all"}
+    assert highest == {share: 100 * (value > 0.5) for share, value in zip((0.1, 0.25, 0.5), best_ciou(Boxes(boxes, "flickr"), shares=(0.1, 0.25, 0.5))[0])}
