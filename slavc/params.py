@@ -73,6 +73,10 @@ def _check_ablations(params, path):
         if (params["train"] | base["train"] | base["hyper"]).get(setting, "unset") == value:
             raise ValueError(f"{path}: ablations.grid.{name} sets {setting} to {value!r}, which is the default row's own value. Remove it: that row is shared.")
 
+def _methods() -> list:
+    "`training.method_names`, without PyTorch."
+    return sorted(p.stem for p in Path(find_spec("slavc").origin).parent.glob("*.py") if "\ndef build(" in p.read_text())
+
 def load_params(path) -> dict:
     """Read and check a params.yaml. FileNotFoundError / ValueError name the file, the field and the remedy."""
     import yaml
@@ -102,8 +106,7 @@ def load_params(path) -> dict:
             _check(params[block] | method[block] | native.get(block, {}), SCHEMA[block], f"methods.{name}.{block}", path)
             _check_range(method[block] | native.get(block, {}), f"methods.{name}.{block}", path)
         module = method["module"]
-        if "." not in module and find_spec(f"slavc.{module}") is None:
-            from slavc.training import method_names
-            raise ValueError(f"{path}: methods.{name}.module: no method {module!r}; known are {', '.join(method_names())}. Correct it, or write where yours is: my_package.my_method.")
+        if "." not in module and module not in _methods():
+            raise ValueError(f"{path}: methods.{name}.module: no method {module!r}; known are {', '.join(_methods())}. Correct it, or write where yours is: my_package.my_method.")
     _check_ablations(params, path)
     return params
