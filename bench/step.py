@@ -11,7 +11,7 @@ import argparse
 import copy
 import os
 import platform
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -149,7 +149,8 @@ def main():
     if chosen.memory_of:
         step = rows[chosen.memory_of]()
         step(), step()
-        print(round(torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        most = int(re.search(r"VmHWM:\s*(\d+) kB", open("/proc/self/status").read())[1]) / 1024          # getrusage would count the process that started this one
+        print(round(torch.cuda.max_memory_allocated() / 2**20 if cuda else most))
         return
     steps = {name: make() for name, make in rows.items()}
     times = {name: [] for name in steps}
