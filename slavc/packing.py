@@ -365,12 +365,12 @@ def pack_shards(root, out, shards: int, cluster: str = "slurm", workers: int = 4
     total = len(find_sources(root, options.get("names", "official"), options.get("known", {})))
     with executor.batch():
         jobs = [executor.submit(pack_sources, root, Path(out, f"shard-{k:04d}"), workers=workers, shard=(k, shards), progress=False, **options) for k in range(shards)]
-    lines = lambda: min(total, sum(path.read_bytes().count(b"\n") - 1 for path in Path(out).glob("shard-*/journal.jsonl")))
-    with tqdm(total=total, initial=max(0, lines()), desc=Path(out).name, unit="clip", mininterval=2) as bar:
+    packed = lambda: min(total, sum(path.read_bytes().count(b"\n") - 1 for path in Path(out).glob("shard-*/journal.jsonl")))
+    with tqdm(total=total, initial=max(0, packed()), desc=Path(out).name, unit="clip", mininterval=2) as bar:
         while not all([job.done() for job in jobs]):
-            bar.update(max(0, lines() - bar.n))
+            bar.update(max(0, packed() - bar.n))
             time.sleep(wait)
-        bar.update(max(0, lines() - bar.n))
+        bar.update(max(0, packed() - bar.n))
     lost = {}
     for k, job in enumerate(jobs):
         try:

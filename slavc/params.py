@@ -92,6 +92,7 @@ def load_params(path) -> dict:
         raise ValueError(f"{path}: evaluate.pictured names {unknown[0]!r}, which is not among the methods {', '.join(params['methods'])}.")
     for block in ("", "encoders", "train"):
         _check_range(params[block] if block else params, block, path)
+    known = _methods()
     for name, method in params["methods"].items():
         _check(method, METHOD, f"methods.{name}", path)
         native = method["native"]
@@ -106,7 +107,7 @@ def load_params(path) -> dict:
             _check(params[block] | method[block] | native.get(block, {}), SCHEMA[block], f"methods.{name}.{block}", path)
             _check_range(method[block] | native.get(block, {}), f"methods.{name}.{block}", path)
         module = method["module"]
-        if "." not in module and module not in _methods():
-            raise ValueError(f"{path}: methods.{name}.module: no method {module!r}; known are {', '.join(_methods())}. Correct it, or write where yours is: my_package.my_method.")
+        if "." not in module and module not in known:
+            raise ValueError(f"{path}: methods.{name}.module: no method {module!r}; known are {', '.join(known)}. Correct it, or write where yours is: my_package.my_method.")
     _check_ablations(params, path)
     return params
