@@ -1,20 +1,23 @@
 # make repro: environment, data, pipeline, tables.   make test: everything that guards the project.
-PYTHON ?= python3.11
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 # stages that run at the same time, a thread each
 JOBS ?= 2
 
-.PHONY: env repro smoke procedural search test bench soak
+.PHONY: env lock repro smoke procedural search check test bench soak
 
 env: .venv/made
 
-.venv/made: pyproject.toml
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet -e '.[dev]'
-	touch $@
+.venv/made: requirements.lock pyproject.toml tools/env.sh
+	@PYTHON="$(PYTHON)" tools/env.sh
+
+# the newest versions that pyproject.toml allows, for every platform and Python at once
+lock: env
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest --upgrade --generate-hashes \
+	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 repro: env
+	slavc doctor
 	nbdev_export
 	slavc assets
 	slavc repro --jobs $(JOBS)
@@ -35,9 +38,13 @@ search: env
 	slavc repro profiles/search/params.yaml --jobs $(JOBS)
 	slavc show profiles/search/params.yaml
 
+# the minute between two edits
+check: env
+	OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 2 --dist loadfile -m "not long"
+
 test: env
 	-slavc assets
-	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # speed and memory, as ratios against the obvious alternative in the same run: reports/bench.md, with a GPU reports/bench-cuda.md
 bench: env

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchaudio
 
 # %% ../nbs/00_audio.ipynb #3c7a6933
 def _cut_short(path):
@@ -70,11 +69,25 @@ def middle(waveform, rate, seconds=3.0):
     return waveform[start : start + size]
 
 # %% ../nbs/00_audio.ipynb #2e86cbfe
+def _torchaudio():
+    """The package torchaudio; ImportError in one message where it is absent or does not load beside this torch."""
+    try:
+        import torchaudio
+    except (ImportError, OSError) as error:
+        from importlib.metadata import requires
+
+        tested = " ".join(f"'{need}'" for need in requires("slavc") if need.startswith("torch"))
+        raise ImportError(f"resampling needs torchaudio, which does not load beside torch {torch.__version__} "
+                          f"({str(error).splitlines()[0]}). Install versions that go together: pip install {tested}") from None
+    return torchaudio
+
+
 def resample(waveform, rate, to):
     """Bring a waveform [..., n] (array or tensor) from `rate` to `to` Hz -> [..., ceil(n * to / rate)].
 
     Band-limited (windowed sinc, torchaudio). ValueError: rates that are not positive whole numbers, or two
-    that share so small a divisor that the filter bank would take more than 40 MB (44,101 to 22,050, say)."""
+    that share so small a divisor that the filter bank would take more than 40 MB (44,101 to 22,050, say).
+    ImportError: torchaudio is absent, or does not load beside this torch."""
     if rate != int(rate) or to != int(to) or min(rate, to) < 1:
         raise ValueError(f"resample: rates must be positive whole numbers of Hz, got {rate} and {to}")
     rate, to = int(rate), int(to)
@@ -84,7 +97,7 @@ def resample(waveform, rate, to):
     if (rate // common) * (to // common) > 10_000_000:
         raise ValueError(f"resample: {rate} Hz and {to} Hz share only the divisor {common}, so the filter "
                          "bank would not fit. Convert the file to a usual rate first.")
-    out = torchaudio.functional.resample(torch.as_tensor(waveform), rate, to)
+    out = _torchaudio().functional.resample(torch.as_tensor(waveform), rate, to)
     return out.numpy() if isinstance(waveform, np.ndarray) else out
 
 # %% ../nbs/00_audio.ipynb #fa83003f

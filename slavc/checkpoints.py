@@ -67,7 +67,8 @@ def read_released(path) -> tuple:
     hyper = dict(dim=len(head))
     if module == "slavc" and not any(name.startswith("target.") for name in named):
         hyper["momentum"] = None
-    own = build_method(module, hyper, RELEASED["encoders"])[0].state_dict()
+    with torch.device("meta"):                                      # names and shapes, without memory for the numbers
+        own = build_method(module, hyper, RELEASED["encoders"])[0].state_dict()
     wrong = [f"missing {released_name(name, module)}" for name in own if name not in named] + [name for name in named if name not in own]
     wrong += [f"{released_name(name, module)} is {tuple(named[name].shape)}, needs {tuple(t.shape)}" for name, t in own.items() if name in named and named[name].shape != t.shape]
     if wrong:

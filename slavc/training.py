@@ -105,7 +105,8 @@ def precision(options: dict):
 def check_width(options: dict, frame: int, spec: int) -> None:
     """ValueError where bf16 on a CPU would be wrong without a word: frames or spectrograms at most 32 wide (pixels, time steps).
 
-    A trunk's last stage then convolves a map of one or two columns in steps of two, and oneDNN (3.10, in PyTorch 2.11) reads beyond it on processors with AMX.
+    A trunk's last stage then convolves a map of one or two columns in steps of two, and oneDNN 3.10 (PyTorch 2.11) reads
+    beyond it on processors with AMX. Whether 3.12 (PyTorch 2.14) still does has not been seen: no such processor was at hand.
     """
     if options["precision"] == "bf16" and options["device"] == "cpu" and min(frame, spec) <= 32:
         raise ValueError(f"train.precision bf16 on a CPU needs more than 32 pixels and time steps: frames are {frame} wide, spectrograms {spec}. Set precision: fp32, a larger world.frame or a smaller audio.hop.")
