@@ -154,10 +154,10 @@ def test_one_writer_at_a_time(videos, packed):
 
 
 def test_shards_on_an_engine_one_killed(videos, packed, tmp_path):
-    """Three jobs of submitit on this machine; one is killed, the call names it, the same call again completes it."""
+    """Two jobs of submitit on this machine; one is killed, the call names it, the same call again completes it."""
     pytest.importorskip("submitit")
     out = tmp_path / "out"
-    code = "import sys; from slavc.packing import pack_shards; pack_shards(sys.argv[1], sys.argv[2], 3, 'local', workers=1)"
+    code = "import sys; from slavc.packing import pack_shards; pack_shards(sys.argv[1], sys.argv[2], 2, 'local', workers=1)"
     run = subprocess.Popen([sys.executable, "-c", code, str(videos), str(out)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     victim = out / "shard-0001" / "journal.jsonl"
     while run.poll() is None and not victim.exists():              # it is there before the first video is decoded
@@ -165,10 +165,10 @@ def test_shards_on_an_engine_one_killed(videos, packed, tmp_path):
     for process in [p for p in Path("/proc").iterdir() if p.name.isdigit() and holds(p, victim)]:
         os.kill(int(process.name), signal.SIGKILL)
     _, said = run.communicate(timeout=300)
-    assert run.returncode and "1 of 3 shards stopped" in said and "shard 1" in said
-    with pytest.raises(ValueError, match="2 finished shards of 3"):
+    assert run.returncode and "1 of 2 shards stopped" in said and "shard 1" in said
+    with pytest.raises(ValueError, match="1 finished shards? of 2"):
         Collection(out)
-    pack_shards(videos, out, 3, "local", workers=1)
+    pack_shards(videos, out, 2, "local", workers=1)
     clips, one = Collection(out), Collection(packed)
     assert clips.ids == one.ids and all(clips.wave(i).tobytes() == one.wave(i).tobytes() and np.array_equal(clips.frame(i), one.frame(i)) for i in range(len(one)))
 

@@ -18,13 +18,16 @@ from slavc.training import read_maps, save_checkpoint
 from slavc.worlds import prepare
 
 # In double precision a difference is a mistake: in single precision rounding alone is blown up by every step.
-HYPER = dict(slavc=dict(dim=16, temperature=0.1, visual_dropout=0.5, momentum=0.9), attention10k=dict(dim=16), hardpos=dict(neighbours=0), dsol=dict(dim=16, clusters=3, stage1=0.67, mixtures=False))
+HYPER = dict(slavc=dict(dim=16, temperature=0.1, visual_dropout=0.5, momentum=0.9), attention10k=dict(dim=16), hardpos=dict(neighbours=0), dsol=dict(dim=16, clusters=3, stage1=0.5, mixtures=False))
+
+
+SMALL = {**PARAMS, "world": PARAMS["world"] | dict(train=64)}
 
 
 def params_for(module, processes=1, **train):
     """One method with random batch order, dropout, trained trunks and synchronised batch norms."""
     entry = dict(label=module, module=module, seeds=[5], train=train, hyper=HYPER[module])
-    return {**PARAMS, "processes": processes, "encoders": PARAMS["encoders"] | dict(frozen_stages=0), "train": PARAMS["train"] | dict(optimiser="sgd"), "methods": {module: entry}}
+    return {**SMALL, "processes": processes, "encoders": PARAMS["encoders"] | dict(frozen_stages=0), "train": PARAMS["train"] | dict(optimiser="sgd", epochs=2), "methods": {module: entry}}
 
 
 def in_double(*arguments):
@@ -42,7 +45,7 @@ def in_double(*arguments):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
-    prepare(PARAMS, folder / "data")
+    prepare(SMALL, folder / "data")
     save_checkpoint(folder / "trunk.safetensors", build_trunks("narrow", 16, None)[0].state_dict(), {})
     return folder
 

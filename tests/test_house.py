@@ -6,28 +6,28 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, copy_of, run
 
 from slavc.reports import fill
 from slavc.params import load_params
 
 
-def test_export_and_clean_change_nothing(scratch):
-    run("nbdev_export", cwd=scratch)
-    run("nbdev_clean", cwd=scratch)
-    changed = run("git", "status", "--porcelain", cwd=scratch).stdout
-    assert not changed, f"run nbdev_export and nbdev_clean, then commit:\n{changed}"
+def test_export_and_clean_change_nothing(scratch, tmp_path):
+    here = copy_of(scratch, tmp_path / "slavc")
+    run("nbdev_export", cwd=here)
+    run("nbdev_clean", cwd=here)
+    differs = run("git", "status", "--porcelain", cwd=here).stdout
+    assert not differs, f"run nbdev_export and nbdev_clean, then commit:\n{differs}"
 
 
-def test_export_drift_is_seen(scratch):
+def test_export_drift_is_seen(scratch, tmp_path):
     """The check above can fail: a hand edit of a module shows."""
-    module = scratch / "slavc" / "clips.py"
-    before = module.read_bytes()
-    module.write_bytes(before + b"\nedited = True\n")
-    run("nbdev_export", cwd=scratch)
-    differs = module.read_bytes() != before + b"\nedited = True\n"
-    module.write_bytes(before)
-    assert differs
+    here = copy_of(scratch, tmp_path / "slavc")
+    module = here / "slavc" / "clips.py"
+    by_hand = module.read_bytes() + b"\nedited = True\n"
+    module.write_bytes(by_hand)
+    run("nbdev_export", cwd=here)
+    assert module.read_bytes() != by_hand
 
 
 def test_import_needs_only_the_light_packages():

@@ -24,7 +24,7 @@ def clips(count=16):
 
 
 def trained(key, recipe, folder, frozen=3, hop=128, **train):
-    """A method after three tiny epochs, its inputs and losses."""
+    """A method after three tiny epochs (or as many as said), its inputs and losses."""
     entry = PARAMS["methods"][key]
     own = entry["native"] if recipe == "native" else {}
     small = dict(neighbours=3, clusters=3, classes=3, hidden=16)                     # 16 clips of noise have no 20 clusters
@@ -76,10 +76,10 @@ def test_as_profiles_paper_trains(key, tmp_path):
     """Every stage of the trunks (the frame that reaches a method is an image), by its own recipe, in bf16 with fused optimisers; and the state can be continued."""
     paper = load_params(ROOT / "profiles/paper/params.yaml")["train"]
     switches = {name: paper[name] for name in ("precision", "fused", "compile", "negatives", "sync_batchnorm")} | dict(device="cuda" if torch.cuda.is_available() else "cpu")
-    assert np.isfinite(trained(key, "native", tmp_path, frozen=0, hop=64, **switches)[2]).all()
+    assert np.isfinite(trained(key, "native", tmp_path, frozen=0, hop=64, epochs=2, **switches)[2]).all()
     tensors, about = load_checkpoint(tmp_path / "state.safetensors")
     save_checkpoint(tmp_path / "state.safetensors", tensors, about | dict(epoch=2))
-    assert np.isfinite(trained(key, "native", tmp_path, frozen=0, hop=64, **switches)[2]).all()
+    assert np.isfinite(trained(key, "native", tmp_path, frozen=0, hop=64, epochs=2, **switches)[2]).all()
 
 
 def test_bf16_on_a_cpu_refuses_what_onednn_gets_wrong(tmp_path):

@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, run
+from conftest import ROOT, changed, copy_of, run
 
 from slavc.training import method_names
 
@@ -33,21 +33,27 @@ def test_every_profile_has_results(profile):
     assert (ROOT / "reports" / yaml.safe_load((ROOT / profile / "params.yaml").read_text())["profile"] / "table3.md").exists()
 
 
-HOOKS = ("hardpos", "dsol", "ssltie", "ezvsl", "slavc")            # one method for every hook; tests/test_methods.py trains all
+HOOKS = ("dsol", "ezvsl", "slavc")                                 # a hook between epochs, none, one after every step; tests/test_methods.py trains all
 
 
 @pytest.fixture(scope="module")
-def smoke(scratch):
-    path = scratch / "profiles/smoke/params.yaml"
+def smoke(scratch, tmp_path_factory):
+    """The smoke profile, run once. For reading: what edits a file gives it back (`changed`), what runs a stage works on a copy."""
+    folder = copy_of(scratch, tmp_path_factory.mktemp("smoke") / "slavc")
+    for other in ("paper", "procedural", "search"):                # DVC reads every profile that it finds, each time
+        shutil.rmtree(folder / "profiles" / other)
+    (folder / "dvc.lock").unlink()                                 # and writes a lock anew after every stage: the shorter, the quicker
+    (folder / "profiles/smoke/dvc.lock").unlink()
+    path = folder / "profiles/smoke/params.yaml"
     params = yaml.safe_load(path.read_text())
     params["methods"] = {name: params["methods"][name] for name in HOOKS}
     path.write_text(yaml.safe_dump(params, sort_keys=False, width=1000))
-    for folder in ("ablations", "curves", "history", "kinds", "metrics", "results", "showcase"):        # of the methods left out; records stay
-        shutil.rmtree(scratch / "reports/smoke" / folder)
+    for part in ("ablations", "curves", "history", "kinds", "metrics", "results", "showcase"):        # of the methods left out; records stay
+        shutil.rmtree(folder / "reports/smoke" / part)
     start = time.time()
-    run("slavc", "repro", "profiles/smoke/params.yaml", "--jobs", "2", cwd=scratch)
+    run("slavc", "repro", "profiles/smoke/params.yaml", "--jobs", "2", cwd=folder)
     print(f"smoke profile: {time.time() - start:.0f} s")
-    return scratch
+    return folder
 
 
 def test_smoke_profile_runs(smoke):
@@ -112,12 +118,9 @@ def test_a_second_run_does_nothing(smoke, command):
 
 def test_stages_side_by_side_wait_for_what_they_need(smoke):
     """After an edit `slavc repro --jobs` may start what is due and nothing else, each stage after those it needs."""
-    path = smoke / "slavc/slavc.py"
-    before = path.read_bytes()
-    path.write_bytes(before + b"\n")
     code = "import json; from slavc.cli import stage_order; print(json.dumps({k: sorted(v) for k, v in stage_order('profiles/smoke/dvc.yaml').items()}))"
-    order = json.loads(run("python", "-c", code, cwd=smoke).stdout.splitlines()[-1])
-    path.write_bytes(before)
+    with changed(smoke / "slavc/slavc.py"):
+        order = json.loads(run("python", "-c", code, cwd=smoke).stdout.splitlines()[-1])
     short = lambda name: name.split(":")[-1]
     rows = {f"ablate@{name}" for name in yaml.safe_load((smoke / "profiles/smoke/params.yaml").read_text())["ablations"]["grid"]}
     assert {short(k): {short(v) for v in values} for k, values in order.items()} == {row: set() for row in rows} | {
@@ -147,27 +150,25 @@ def dry_run(smoke):
 ])
 def test_an_edit_runs_only_what_depends_on_it(smoke, change, direct, later):
     """A caption, a figure or a table never trains; a method trains itself. What is edited runs, what comes after it may."""
-    path = smoke / change
-    before = path.read_bytes()
-    path.write_bytes(before + b"\n")
-    due = dry_run(smoke)
-    path.write_bytes(before)
+    with changed(smoke / change):
+        due = dry_run(smoke)
     assert direct <= due <= direct | later
 
 
 @pytest.mark.parametrize("kind, trained", [("code", {"train@ezvsl"}), ("markdown", set())])
 def test_editing_a_methods_notebook_trains_that_method_only(smoke, kind, trained):
     """Through the notebook, as an author would: edit, export, ask DVC what is due. Prose trains nothing."""
-    path, module = smoke / "nbs/14_ezvsl.ipynb", smoke / "slavc/ezvsl.py"
-    before = path.read_text(), module.read_text()
-    book = json.loads(before[0])
+    book = json.loads((smoke / "nbs/14_ezvsl.ipynb").read_text())
     cell = next(c for c in book["cells"] if c["cell_type"] == kind and ("class EZVSL" in "".join(c["source"]) if kind == "code" else len("".join(c["source"])) > 200))
     cell["source"] = "".join(cell["source"]) + ("\n    edited = True" if kind == "code" else " Edited.")
-    path.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n")
-    run("nbdev_export", cwd=smoke)
-    changed, due = module.read_text() != before[1], dry_run(smoke)
-    path.write_text(before[0]), module.write_text(before[1])
-    assert changed == (kind == "code") and {s for s in due if s.startswith(("train", "ablate", "pretrain", "prepare"))} == trained
+    module = smoke / "slavc/ezvsl.py"
+    before = module.read_bytes()
+    with changed(smoke / "nbs/14_ezvsl.ipynb") as path, changed(module):
+        module.write_bytes(before)
+        path.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n")
+        run("nbdev_export", cwd=smoke)
+        exported, due = module.read_bytes() != before, dry_run(smoke)
+    assert exported == (kind == "code") and {s for s in due if s.startswith(("train", "ablate", "pretrain", "prepare"))} == trained
 
 
 IN_PARAMS = {"params"}                                             # reads params.yaml; what it reads is declared key by key
@@ -214,14 +215,11 @@ def test_adding_a_method_is_one_line(smoke):
 
     from dvc.repo import Repo
     path = smoke / "profiles/smoke/params.yaml"
-    before = path.read_text()
     line = "  another: {label: Another, module: ezvsl, seeds: [0], train: {}, hyper: {dim: 16, temperature: 0.2}, native: {}}\n"
-    path.write_text(before.replace("\nablations:", "\n" + line + "\nablations:", 1).replace("\n\n" + line, "\n" + line))
-    with chdir(smoke):
+    with changed(path, ("\nablations:", "\n" + line + "ablations:")), chdir(smoke):
         repo, name = Repo("."), "profiles/smoke/dvc.yaml"
         known = {s.addressing for s in repo.index.stages}
         runs = [s.addressing for s in repo.reproduce(f"{name}:train@another", dry=True)]
-    path.write_text(before)
     assert {f"{name}:train@another", f"{name}:evaluate@another"} <= known
     assert runs == [f"{name}:train@another"]
 
@@ -263,12 +261,10 @@ def test_stamps_that_cannot_be_fetched_stop_too(tmp_path, scratch):
     assert done.returncode != 0 and "could not be fetched" in done.stderr and "no network" in done.stderr and "apt-get install" in done.stderr
 
 
-def test_a_failed_stage_stops_the_rest(smoke):
-    """One bad setting: the stage that fails is named, what needs it does not run, and the exit code says so. (Last: it leaves the copy unfinished.)"""
-    path = smoke / "profiles/smoke/params.yaml"
-    before = path.read_text()
-    path.write_text(before.replace("momentum: 0.97", "momentum: 1.97"))
-    done = run("slavc", "repro", "profiles/smoke/params.yaml", "--jobs", "2", cwd=smoke, check=False)
-    path.write_text(before)
+def test_a_failed_stage_stops_the_rest(smoke, tmp_path):
+    """One bad setting: the stage that fails is named, what needs it does not run, and the exit code says so."""
+    here = copy_of(smoke, tmp_path / "slavc")
+    with changed(here / "profiles/smoke/params.yaml", ("momentum: 0.97", "momentum: 1.97")):
+        done = run("slavc", "repro", "profiles/smoke/params.yaml", "--jobs", "2", cwd=here, check=False)
     assert done.returncode == 1 and re.search(r"stopped at profiles/smoke/dvc.yaml:(train@slavc|ablate@)", done.stderr) and "momentum must lie in [0, 1]" in done.stderr
     assert "Running stage 'profiles/smoke/dvc.yaml:tables'" not in done.stdout

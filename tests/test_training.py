@@ -1,8 +1,7 @@
 """Training survives being killed, and refuses what it cannot trust."""
 import os
+import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import FORKS, alone
 from safetensors.torch import load_file
 
 from slavc.clips import Pack
@@ -34,12 +34,9 @@ def prepared(tmp_path_factory):
 
 
 def train_in_a_process(folder, out):
-    code = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_training import PARAMS, train_method
-train_method(PARAMS, "slavc", {str(folder / 'data')!r}, {str(folder / 'trunk.safetensors')!r}, {str(out)!r}, progress=False)
-"""
-    return subprocess.Popen([sys.executable, "-c", code])
+    process = FORKS.Process(target=train_method, args=(PARAMS, "slavc", folder / "data", folder / "trunk.safetensors", out, False))
+    process.start()
+    return process
 
 
 def test_kill_9_changes_no_bit(prepared):
@@ -51,15 +48,17 @@ def test_kill_9_changes_no_bit(prepared):
         for _ in range(1200):
             states = list((prepared / "again" / ".state").glob("*/state.safetensors"))
             stamp = states[0].stat().st_mtime_ns if states else None
-            if stamp not in (None, seen) or process.poll() is not None:
+            if stamp not in (None, seen) or process.exitcode is not None:
                 break
             time.sleep(0.05)
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert process.exitcode is None, "the run ended before it could be killed"
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.join()
         seen = stamp
     assert not (out / "seed-5.safetensors").exists()
-    assert train_in_a_process(prepared, out).wait() == 0
+    again = train_in_a_process(prepared, out)
+    again.join()
+    assert again.exitcode == 0
     whole, again = (load_file(f / "seed-5.safetensors") for f in (prepared / "whole", out))
     assert all(torch.equal(whole[k], again[k]) for k in whole)
     np.testing.assert_array_equal(read_maps(prepared / "whole" / "maps-5.npz")[1], read_maps(out / "maps-5.npz")[1])
@@ -212,21 +211,16 @@ def test_a_damaged_pack(prepared, tmp_path, name):
         Pack(tmp_path / "train")
 
 
+def save_beyond_the_limit(path):
+    save_checkpoint(path, dict(w=torch.ones(3)), dict(epoch=1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    with pytest.raises(OSError, match="state.safetensors: cannot be written.*Make room"):
+        save_checkpoint(path, dict(w=torch.ones(1_000_000)), dict(epoch=2))
+
+
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path):
     """A limit on the size of files stands in for the full disk: the file is named, the one before is whole, nothing is left beside it."""
-    code = f"""
-import resource, torch
-from slavc.training import save_checkpoint
-path = {str(tmp_path / "state.safetensors")!r}
-save_checkpoint(path, dict(w=torch.ones(3)), dict(epoch=1))
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-try:
-    save_checkpoint(path, dict(w=torch.ones(1_000_000)), dict(epoch=2))
-except OSError as error:
-    print(error)
-"""
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert f"{tmp_path / 'state.safetensors'}: cannot be written" in said and "Make room" in said
+    assert alone(save_beyond_the_limit, tmp_path / "state.safetensors") == 0
     tensors, about = load_checkpoint(tmp_path / "state.safetensors")
     assert about["epoch"] == 1 and tensors["w"].tolist() == [1, 1, 1] and len(list(tmp_path.iterdir())) == 1
 
@@ -253,9 +247,10 @@ def test_a_loader_that_dies_stops_with_a_reason_and_the_run_goes_on(prepared, tm
 
 def test_half_precision_learns_the_same(prepared, tmp_path):
     """bf16: other last bits, losses within a few percent, and maps from it in float32."""
-    half = {**PARAMS, "train": PARAMS["train"] | dict(precision="bf16", fused=True)}
+    whole = {**PARAMS, "train": PARAMS["train"] | dict(epochs=1)}
+    half = {**whole, "train": whole["train"] | dict(precision="bf16", fused=True)}
     history = train_method(half, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "half", progress=False)
-    full = train_method(PARAMS, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "full", progress=False)
+    full = train_method(whole, "slavc", prepared / "data", prepared / "trunk.safetensors", tmp_path / "full", progress=False)
     np.testing.assert_allclose(history.loss, full.loss, rtol=0.03)
     assert not np.array_equal(history.loss, full.loss) and read_maps(tmp_path / "half/maps-5.npz")[1].dtype == np.float32
     with pytest.raises(ValueError, match="train.precision is 'fp16'; choose fp32 or bf16"):
