@@ -38,13 +38,16 @@ search: env
 	slavc repro profiles/search/params.yaml --jobs $(JOBS)
 	slavc show profiles/search/params.yaml
 
+# one thread a process; and what a test frees goes back to the machine, where glibc would keep it for the next one
+QUIETLY := OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4194304
+
 # the minute between two edits
 check: env
-	OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 2 --dist loadfile -m "not long"
+	$(QUIETLY) pytest -n logical --maxprocesses 2 --dist loadfile -m "not long"
 
 test: env
 	-slavc assets
-	OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(QUIETLY) pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # speed and memory, as ratios against the obvious alternative in the same run: reports/bench.md, with a GPU reports/bench-cuda.md
 bench: env

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LONG = ("test_pipeline", "test_notebooks", "test_paper", "test_distributed", "test_collection", "test_training", "test_methods",             # a minute and more each
         "test_bootstrap", "test_calibration", "test_audit", "test_findings", "test_model", "test_accumulator", "test_worlds",               # ten seconds and more
-        "test_golden_evaluator", "test_negative_audio", "test_localize", "test_figures")
+        "test_golden_evaluator", "test_negative_audio", "test_localize", "test_figures", "test_predictions")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -238,6 +238,7 @@ def eventually(condition, seconds=30):
         time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_work_that_is_handed_over(tmp_path):
     """Without a warm process nobody answers; with one its exit status comes back; and when the asker is killed, its work ends too."""
     ask = [sys.executable, "-c", "import sys; from slavc.stages import hand_over; print(hand_over(*sys.argv[1:]))"]

@@ -86,6 +86,16 @@ def test_the_page_stands_alone(smoke):
     assert {"prepare", "train-slavc", "ablate-one-space", "effects-slavc", "table4-slavc"} <= made and made >= {p.stem for p in records.glob("*.json")}
 
 
+def test_a_cold_stage_gives_the_same_bytes(smoke, tmp_path):
+    """`slavc stage` by itself, every import its own, trains the weights and draws the maps of the fork of a warm process."""
+    here = copy_of(smoke, tmp_path / "slavc")
+    shutil.rmtree(here / "runs/smoke/train/ezvsl")
+    run("slavc", "stage", "train", "profiles/smoke/params.yaml", "ezvsl", cwd=here)
+    warm, cold = (sorted((folder / "runs/smoke/train/ezvsl").glob("*.*")) for folder in (smoke, here))
+    assert [p.name for p in cold] == [p.name for p in warm] and any(p.suffix == ".safetensors" for p in cold)
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(cold, warm))
+
+
 def test_dvc_metrics_and_plots(smoke):
     """`dvc metrics show` and `diff` are readable, and the plots have data."""
     shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=smoke).stdout)[""]["data"]
