@@ -30,6 +30,8 @@ def doctor(lock: Path = typer.Option(None, help="requirements file to compare wi
     """Say what this environment is, what is wrong with it, and how to mend it."""
     from slavc import environment
     try:
+        if lock is not None:
+            environment.read_lock(lock)               # a file that is not there is an error, not a lock that is missing
         lines, problems = environment.doctor(lock or environment.LOCK)
     except EXPECTED as error:
         fail(error)

@@ -95,6 +95,11 @@ def test_the_doctor_notices_another_version(tmp_path, monkeypatch):
     assert f"tqdm is {version('tqdm')}, the lock says 0.0.1" in done.output and "no-such-package 1.0 is not installed" in done.output and "make env" in done.output
 
 
+def test_the_doctor_names_a_lock_that_is_not_there(tmp_path):
+    done = CliRunner().invoke(app, ["doctor", "--lock", str(tmp_path / "none.lock")])
+    assert done.exit_code == 1 and "none.lock: no lock" in done.output
+
+
 def test_the_doctor_is_content_with_this_environment():
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 0, done.output
