@@ -13,7 +13,7 @@ import torch
 
 from slavc.clips import write_text
 
-SCRIPTS = {"step.py": "Training step at the paper's size", "input.py": "Input", "feeding.py": "Whether the input keeps up", "training.py": "Methods against EZ-VSL, and two processes against two threads", "evaluation.py": "Scoring"}
+SCRIPTS = {"step.py": "Training step at the paper's size", "input.py": "Input", "feeding.py": "Whether the input keeps up", "features.py": "Training step on cached features", "training.py": "Methods against EZ-VSL, and two processes against two threads", "evaluation.py": "Scoring"}
 
 AIMS = ("Aims, met or not: the training step 1.3 times as fast as the released procedure in fp32 and 3 times in bf16 on a CPU with bf16 units, 4 times on a GPU; clips from packed data 20 times as fast as by the "
         "released loader, as they come to a machine whose GPU does the rest.")

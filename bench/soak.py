@@ -140,7 +140,7 @@ def main():
             shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns(".venv", ".git", "runs", ".dvc", "reports"))
             stage = lambda *names: [sys.executable, "-c", "from slavc.cli import app; app()", "stage", names[0], SMOKE, *names[1:]]
             runs, reports = copy / "runs/smoke", copy / "reports/smoke"
-            for names in (("prepare",), ("pretrain",), ("evaluate", "controls")):
+            for names in (("prepare",), ("encode",), ("evaluate", "controls")):
                 run(stage(*names), copy)
             if "train" in stages:
                 soak("train", stage("train", "slavc"), copy, [runs / "train/slavc"], chosen.kills, [runs / "train"])

@@ -148,11 +148,15 @@ class CoarseToFine(nn.Module):
         return self.pair[2]((heard[:, None] + seen[None, :]).relu())
 
     def _parts(self, X, classifier, network) -> tuple:
-        "Places (B, P, C) to class probabilities (B, K), unit vectors of the parts (B, K, dim), and which parts count, bool (B, K)."
+        """Places (B, P, C) to class probabilities (B, K), unit vectors of the parts (B, K, dim), and which parts count, bool (B, K).
+
+        A part with an activation map of zeros is the vector 0 and counts. Released code.
+        """
         p = wide(classifier(X.mean(1))).sigmoid().detach()
         cam = classifier(X).relu().detach()                        # (B, P, K)
         parts = F.normalize(wide(network(class_pool(X, cam).to(X.dtype))), dim=2)
-        return p, parts, (p > self.threshold) & (cam.amax(1) > 0)
+        somewhere = (cam.amax(1) > 0)[..., None]                   # else no gradient: half precision has no number for 1 / 0
+        return p, parts * somewhere, p > self.threshold
 
     def loss(self, batch: dict) -> dict:
         """L1 in stage 1, L1 + L_d in stage 2, of a batch with frame, spec and index (B,), B > 1 (else ValueError); their parts for the log.

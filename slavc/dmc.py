@@ -57,19 +57,23 @@ def pull_and_push(visual: torch.Tensor, audio: torch.Tensor, margin: float = 5.0
 
 # %% ../nbs/23_dmc.ipynb #d11f1dd1
 class DMC(nn.Module):
-    """Deep multimodal clustering, the authors' simplified version. Defaults as released.
+    """Deep multimodal clustering, the authors' simplified version; `unit` and `map` are ours, other defaults as released.
 
-    `dim`: of the two projections. `visual_clusters`, `audio_clusters`: Kv, Ka. `iterations`, `beta`: see `soft_clusters`. `margin`: of the
-    push, in the features' own unit. `map`: "distance", range (-margin, 0), or "assignment", range (0, 1). Raises ValueError for bad values.
+    `dim`: of the two projections. `visual_clusters`, `audio_clusters`: Kv, Ka. `iterations`, `beta`: see `soft_clusters`. `unit`: bring places
+    to unit length (False: released code). `margin`: of the push, in the features' own unit; None: 1.4 with `unit`, else 5 (released code).
+    `map`: "distance", range (-margin, 0), or "assignment" (released code), range (0, 1). Raises ValueError for bad values.
     """
     def __init__(self, visual, audio, dim: int = 512, visual_clusters: int = 2, audio_clusters: int = 1, iterations: int = 4,
-                 beta: float = -30.0, margin: float = 5.0, map: str = "distance"):
+                 beta: float = -30.0, margin: float | None = None, map: str = "distance", unit: bool = True):
         super().__init__()
         for name, value in (("visual_clusters", visual_clusters), ("audio_clusters", audio_clusters), ("iterations", iterations)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not beta < 0:
             raise ValueError(f"beta must be negative, got {beta}")
+        if unit not in (True, False):
+            raise ValueError(f"unit must be true or false, got {unit!r}")
+        margin = (1.4 if unit else 5.0) if margin is None else margin
         if not margin > 0:
             raise ValueError(f"margin must be positive, got {margin}")
         if map not in ("distance", "assignment"):
@@ -77,13 +81,14 @@ class DMC(nn.Module):
         self.visual, self.audio = visual, audio
         self.visual_places, self.audio_places = nn.Linear(visual.channels, dim), nn.Linear(audio.channels, dim)   # framework's initialisation
         self.clusters, self.iterations, self.beta = (visual_clusters, audio_clusters), iterations, beta
-        self.margin, self.map = margin, map
+        self.margin, self.map, self.unit = margin, map, unit
         self.range = (-float(margin), 0.0) if map == "distance" else (0.0, 1.0)
 
     def encode(self, frame, spec) -> tuple:
-        "All places of frames (B, dim, h, w) and of sounds (B, t*f, dim), not normalised, no pooling."
+        "All places of frames (B, dim, h, w) and of sounds (B, t*f, dim), no pooling; with `unit` of length 1, at least float32."
         V = self.visual_places(self.visual(frame).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return V, self.audio_places(self.audio(spec).flatten(2).transpose(1, 2))
+        A = self.audio_places(self.audio(spec).flatten(2).transpose(1, 2))
+        return (F.normalize(wide(V), dim=1), F.normalize(wide(A), dim=2)) if self.unit else (V, A)
 
     def _centres(self, u, side: int) -> tuple:
         "Centres and assignments of the frames (side 0) or sounds (side 1)."

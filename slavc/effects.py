@@ -15,9 +15,10 @@ import pandas as pd
 
 from .bootstrap import weighted_metrics
 from .protocols import METRICS, match_pairs, named_protocol, score_clips, summarise
-from .training import load_method, predict, read_maps, save_maps
+from .features import CachedInputs
+from .training import load_method, open_inputs, predict, read_maps, save_maps
 from .variants import variants
-from .worlds import open_clips, read_truth
+from .worlds import read_truth
 
 # %% ../nbs/48_effects.ipynb #8bf89e51
 SHOWN = ("AP", "max-F1", "LocAcc", "presence skill")
@@ -42,10 +43,11 @@ def draws(count: int, resamples: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return np.stack([np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(resamples)])
 
-def effect(changed: list, default: list, paired: bool, protocol="paper", default_protocol=None, resamples: int = 1000) -> list:
-    """What a change does to every metric of `SHOWN`, IoU 0.5, percent points: a row per metric.
+def effect(changed: list, default: list, paired: bool, protocol="paper", default_protocol=None, resamples: int = 1000, iou: float = 0.5, seed: int = 0) -> list:
+    """What a change does to every metric of `SHOWN`, percent points: a row per metric.
 
-    changed, default: scored clips (`score_clips`) of every seed; paired: see `seed_noise`; default_protocol: of the default's scores, if another.
+    changed, default: scored clips (`score_clips`) of every seed; paired: see `seed_noise`; default_protocol: of the default's scores, if another;
+    iou: the bar in 0..1; seed: of the draws.
     Rows: metric, seeds, mean, sd (over seeds), low, high (clips), difference, from, to (clips and seeds; clips alone where the default has one seed; nan where a
     seed leaves the metric undefined), verdict (higher, lower, not shown). Raises ValueError unless all tables hold the same pairs.
     """
@@ -53,10 +55,10 @@ def effect(changed: list, default: list, paired: bool, protocol="paper", default
     same = tables[0][["video", "audio", "kind"]]
     if not all(table[["video", "audio", "kind"]].equals(same) for table in tables):
         raise ValueError("effect: the tables of scored clips must hold the same pairs (video, audio, kind); score all of them on one test set")
-    weights, sides = draws(len(same), resamples), []
+    weights, sides = draws(len(same), resamples, seed), []
     for own, rules in ((tables[:len(changed)], protocol), (tables[len(changed):], default_protocol or protocol)):
-        drawn = np.mean([weighted_metrics(table, weights, rules, subsets=("all",))[:, 0] for table in own], 0)          # (resamples, METRICS)
-        values = pd.DataFrame([{k: np.nan if v is None else v for k, v in summarise(table, rules)["all"].items()} for table in own])
+        drawn = np.mean([weighted_metrics(table, weights, rules, iou, ("all",))[:, 0] for table in own], 0)          # (resamples, METRICS)
+        values = pd.DataFrame([{k: np.nan if v is None else v for k, v in summarise(table, rules, iou)["all"].items()} for table in own])
         sides.append((values[list(SHOWN)].astype(float), drawn[:, [METRICS.index(metric) for metric in SHOWN]]))
     (own, drawn), (base, base_drawn) = sides
     rows = []
@@ -79,17 +81,19 @@ def _middle(values):
 # %% ../nbs/48_effects.ipynb #dfbce945
 READINGS = (("loc", "momentum"), ("avc", "momentum"), ("both", "online"))          # beside ("both", "momentum"), the maps that training saves
 
-def branch_maps(params: dict, name: str, data, run, folder):
+def branch_maps(params: dict, name: str, data, weights, run, folder):
     """Maps of a trained SLAVC read in other ways (`READINGS`), from its checkpoints. Writes `folder`/<branch>-<encoder>-<seed>.npz.
 
-    run: folder of `train_method`; data: of `prepare`. Errors as `load_method` and `SLAVC.localize`.
+    run: folder of `train_method`; data: of `prepare`; weights: the visual trunk, beside which the features lie, if there are any. Errors as `load_method` and `SLAVC.localize`.
     """
     import torch
     torch.set_num_threads(params["train"]["threads"])
-    tests = open_clips(params, data, "test")
+    tests = open_inputs(params, data, weights, "test")
     pairs = pd.read_csv(Path(data) / "test" / "pairs.csv", dtype=str, keep_default_na=False)
     for seed in params["methods"][name]["seeds"]:
         method, inputs = load_method(Path(run) / f"seed-{seed}.safetensors", params["train"]["device"])
+        if params["encoders"].get("cache"):
+            inputs = CachedInputs(tests.visual.shape[2], tests.rate, params["audio"], params["train"]["device"])
         inputs.loaders = params["train"]["loaders"]
         for branch, encoder in READINGS:
             maps = predict(lambda frame, spec: method.localize(frame, spec, branch, encoder), tests, pairs, inputs)
@@ -101,28 +105,30 @@ def final_clips(path, truth: pd.DataFrame, boxes: dict, protocol) -> pd.DataFram
     return score_clips(maps[-1][match_pairs(pairs.video, pairs.audio, truth)], map_range, truth, boxes, protocol)
 
 def effects(params: dict, name: str, data, runs) -> pd.DataFrame:
-    """Every row of Table 4 and of the ledger against the default row: run, how, setting, value (as text), and the columns of `effect`.
+    """Every row of Table 4 and of the ledger against the default row: run, of (the method whose block it changes), how, setting, value (as text), and the columns of `effect`.
 
-    name: the method whose row is the default; runs: folder with train/, ablate/ and branches/.
+    name: the method whose maps are also read in other ways; runs: folder with train/, ablate/ and branches/. Every method that a row of the grid changes has a row "default" of its own.
     """
     truth, boxes = read_truth(data)
-    main, seeds, runs = named_protocol(params["evaluate"]["protocol"]), params["methods"][name]["seeds"], Path(runs)
+    main, seeds, runs, made = named_protocol(params["evaluate"]["protocol"]), params["methods"][name]["seeds"], Path(runs), variants(params)
     score = lambda place, protocol=main: final_clips(runs / place, truth, boxes, protocol)
-    trained = lambda protocol=main: [score(f"train/{name}/maps-{seed}.npz", protocol) for seed in seeds]
-    default, rows = trained(), []
+    trained = lambda of, protocol=main: [score(f"train/{of}/maps-{seed}.npz", protocol) for seed in params["methods"][of]["seeds"]]
+    defaults, rows = {of: trained(of) for of in dict.fromkeys([name, *(entry["of"] for entry in made.values())])}, []
+    default = defaults[name]
 
-    def add(run, how, setting, value, found):
-        rows.extend(dict(run=run, how=how, setting=setting, value=str(value), **row) for row in found)
+    def add(run, how, setting, value, found, of=name):
+        rows.extend(dict(run=run, of=of, how=how, setting=setting, value=str(value), **row) for row in found)
 
-    add("default", "default", "", "", effect(default, default, True, main))
-    for run, entry in variants(params).items():
-        (setting, value), = params["ablations"]["grid"][run].items()
+    for of, clips in defaults.items():
+        add("default", "default", "", "", effect(clips, clips, True, main), of)
+    for run, entry in made.items():
+        (setting, value), = ((k, v) for k, v in params["ablations"]["grid"][run].items() if k != "of")
         changed = [score(f"ablate/{run}/maps-{seed}.npz") for seed in entry["seeds"]]
-        add(run, "trained anew", setting, "none" if value is None else value, effect(changed, default, False, main))
+        add(run, "trained anew", setting, "none" if value is None else value, effect(changed, defaults[entry["of"]], False, main), entry["of"])
     for branch, encoder in READINGS:
         changed = [score(f"branches/{branch}-{encoder}-{seed}.npz") for seed in seeds]
         add(f"{branch}-{encoder}", "same models", *(("encoder", encoder) if branch == "both" else ("branch", branch)), effect(changed, default, True, main))
     other = "top_quarter" if main.confidence == "max" else "max"
     rules = replace(main, name=f"{main.name}, {other}", confidence=other)
-    add("confidence", "same maps", "confidence", other, effect(trained(rules), default, True, rules, main))
+    add("confidence", "same maps", "confidence", other, effect(trained(name, rules), default, True, rules, main))
     return pd.DataFrame(rows)

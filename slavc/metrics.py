@@ -311,9 +311,11 @@ def chance_ap(hit, positive, missed: str = "hidden") -> float:
 
 
 def presence_skill(ap: float, hit, positive, missed: str = "hidden") -> float:
-    """Where `ap` lies between chance (0) and a perfect presence detector (1); it may leave that range.
+    """Where `ap` lies between chance (0) and a perfect presence detector (1): (AP - H/n) / (L - H/n). Our choice.
 
-    nan where the two coincide: no hit, or no negative clip.
+    Between 0 and (1 - H/n) / (L - H/n) for an exact AP; negative only if `ap` is of few thresholds (`protocols.subsampled_ap`),
+    down to -P / (n - P) for 0. If wrong places count as missed, `ap` is divided by L first. nan where chance and
+    detector coincide: no hit, or no negative clip.
     """
     hits, positives, n, recall = _counts(hit, positive, missed)
     if not hits or positives == n:

@@ -52,17 +52,17 @@ def keep_record(log, folder, cost: dict):
 # %% ../nbs/51_page.ipynb #5bed3617
 PARTS = (   # title, files in the folder of the profile, stages
     ("Table 1: the extended benchmark", ("table1.md",), ("prepare", "tables")),
-    ("Table 2: with early stopping and without", ("table2.md",), ("train", "evaluate", "tables")),
-    ("Table 3: localization with negatives", ("table3.md", "table3-released.md"), ("train", "controls", "evaluate", "tables")),
+    ("Table 2: with early stopping and without", ("table2.md", "overfitting.svg"), ("train", "evaluate", "tables")),
+    ("Table 3: localization with negatives", ("table3.md", "listening.md", "table3-released.md"), ("train", "controls", "evaluate", "tables")),
     ("Figure 2: predicted area", ("figure2.svg",), ("evaluate", "figures")),
     ("Figure 3: confidence threshold and IoU", ("figure3-threshold.svg", "figure3-iou.svg"), ("evaluate", "figures")),
     ("Table 4: ablations", ("table4a.md", "table4b.md", "table4c.md", "table4d.md", "ablations.svg"), ("ablate", "branches", "effects", "table4")),
     ("Table 5: kinds of negatives", ("table5.md",), ("evaluate", "tables")),
-    ("Figure 4: frames and maps", ("qualitative-all.jpg",), ("evaluate", "figures")),
+    ("Beyond the paper: frames and maps", ("qualitative-all.jpg",), ("evaluate", "figures")),
     ("Beyond the paper: every epoch", ("epochs.svg", "losses.svg"), ("train", "evaluate", "figures")),
     ("Beyond the paper: what the two branches learn", ("branches.md", "branches.jpg"), ("branches", "effects", "table4")),
     ("Beyond the paper: the ledger, measured", ("ledger.md",), ("ablate", "effects", "table4")),
-    ("Beyond the paper: findings, claim by claim", ("findings.md",), ("evaluate", "tables")),
+    ("Beyond the paper: findings, claim by claim", ("findings.md",), ("evaluate", "effects", "findings")),
 )
 
 def read_costs(folder) -> dict:

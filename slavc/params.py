@@ -14,20 +14,19 @@ NUMBER = (int, float)
 SCHEMA = dict(
     profile=str, root=str, here=str, title=str, readme=(str, type(None)), paper_audit=str, page=str, workers=int, processes=int, recipe=str,
     world=dict(name=str, seed=int, frame=int, rate=int, train=int, positives=int),   # and the settings of that world
-    audio=dict(window=int, hop=int, mean=NUMBER, std=NUMBER),
-    encoders=dict(preset=str, map_stride=int, visual_weights=str, frozen_stages=int),
-    pretrain=dict(images=int, frame=int, epochs=int, batch=int, rate=NUMBER, weight_decay=NUMBER, seed=int, threads=int),
-    train=dict(optimiser=str, epochs=int, batch=int, rate=NUMBER, trunk_rate=NUMBER, weight_decay=NUMBER, schedule=str, warmup=NUMBER,
+    audio=dict(window=int, hop=int, mels=int, mean=NUMBER, std=NUMBER),
+    encoders=dict(preset=str, map_stride=int, audio_stride=int, visual_weights=str, frozen_stages=int, resolution=int, channels=int, adapter=str, cache=bool, views=int),   # nbs/10, 62
+    train=dict(optimiser=str, epochs=int, clips=int, every=int, batch=int, rate=NUMBER, trunk_rate=NUMBER, weight_decay=NUMBER, schedule=str, warmup=int,
                threads=int, device=str, loaders=int, precision=str, compile=bool, fused=bool, negatives=str, sync_batchnorm=bool, checkpoint_steps=int),
     methods=dict,                       # name -> see METHOD
     ablations=dict(of=list, seeds=list, grid=dict),                                  # nbs/47
     evaluate=dict(protocol=str, alpha=NUMBER, showcase=int, pictured=list),
 )
-METHOD = dict(label=str, module=str, seeds=list, train=dict, hyper=dict, native=dict)
+METHOD = dict(label=str, module=str, regime=str, seeds=list, train=dict, hyper=dict, encoders=dict, native=dict)
 NATIVE = ("train", "hyper", "encoders")       # blocks that a method's own recipe may change
-CHOICES = dict(recipe=("common", "native"), preset=("resnet18", "narrow"), optimiser=("adam", "adamw", "sgd"), schedule=("constant", "cosine"), device=("cpu", "cuda"),
+CHOICES = dict(recipe=("common", "native"), preset=("resnet18", "narrow", "efficientnet_lite0"), adapter=("none", "pointwise"), regime=("standard", "long"), optimiser=("adam", "adamw", "sgd"), schedule=("constant", "cosine"), device=("cpu", "cuda"),
                precision=("fp32", "bf16"), negatives=("all", "own"))                     # of the file, `encoders` and `train`
-LEAST = dict(workers=1, processes=0, frozen_stages=0, epochs=1, batch=1, rate=0, trunk_rate=0, weight_decay=0, warmup=0, threads=1, loaders=0, checkpoint_steps=1)
+LEAST = dict(workers=1, processes=0, frozen_stages=0, resolution=0, channels=0, views=1, mels=0, epochs=1, clips=0, every=1, batch=1, rate=0, trunk_rate=0, weight_decay=0, warmup=0, threads=1, loaders=0, checkpoint_steps=1)
 
 def _check_range(values, where, source):
     for name, value in values.items():
@@ -62,11 +61,18 @@ def _check_ablations(params, path):
     for part in ("seeds", "grid"):
         if block["of"] and not block[part]:
             raise ValueError(f"{path}: ablations.{part} is empty; give at least one, or write of: [] for no ablations.")
+    bases = {}
     for name, change in block["grid"].items():
-        if not isinstance(change, dict) or len(change) != 1:
-            raise ValueError(f"{path}: ablations.grid.{name} must change one setting, such as {{momentum: 0.9}}, not {change!r}.")
+        change = dict(change) if isinstance(change, dict) else {}
+        of = change.pop("of", None)
+        if of is None or len(change) != 1:
+            raise ValueError(f"{path}: ablations.grid.{name} must say of which method and change one setting, such as {{of: slavc, momentum: 0.9}}, not {block['grid'][name]!r}.")
+        if of not in params["methods"] or params["methods"][of]["module"] != "slavc":
+            raise ValueError(f"{path}: ablations.grid.{name}.of is {of!r}; it must be a method of this file whose module is slavc.")
         (setting, value), = change.items()
-        base = params["methods"][block["of"][0]]
+        base = params["methods"][of]
+        if of != (first := bases.setdefault(setting, of)):
+            raise ValueError(f"{path}: ablations.grid.{name} changes {setting} of {of}, another row that of {first}. A table compares with one default row: write the same `of` in both.")
         if setting in SCHEMA["train"]:                          # any other is a setting of the method: checked when it is built
             _check(params["train"] | change, SCHEMA["train"], f"ablations.grid.{name}", path)
             _check_range(change, f"ablations.grid.{name}", path)
@@ -90,11 +96,12 @@ def load_params(path) -> dict:
     _check(params, SCHEMA, "", path)
     if unknown := [name for name in params["evaluate"]["pictured"] if name not in params["methods"]]:
         raise ValueError(f"{path}: evaluate.pictured names {unknown[0]!r}, which is not among the methods {', '.join(params['methods'])}.")
-    for block in ("", "encoders", "train"):
+    for block in ("", "audio", "encoders", "train"):
         _check_range(params[block] if block else params, block, path)
     known = _methods()
     for name, method in params["methods"].items():
         _check(method, METHOD, f"methods.{name}", path)
+        _check_range({"regime": method["regime"]}, f"methods.{name}", path)
         native = method["native"]
         if unknown := [block for block in native if block not in NATIVE]:
             raise ValueError(f"{path}: methods.{name}.native.{unknown[0]} is not known. Known here: {', '.join(NATIVE)}.")

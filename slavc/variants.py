@@ -7,13 +7,14 @@ __all__ = ['variants']
 
 # %% ../nbs/47_variants.ipynb #52587264
 def variants(params: dict) -> dict:
-    """What Table 4 and the ledger train besides the default row: name -> a block like those of params["methods"], with one setting changed.
+    """What Table 4 and the ledger train besides the default rows: name -> a block like those of params["methods"], with one setting changed, and `of`, the method whose block it is.
 
     A setting of the training loop (params["train"]) is changed there, any other in the method's `hyper`.
     """
     block, found = params["ablations"], {}
-    for name, change in block["grid"].items():
-        base = params["methods"][block["of"][0]]
+    for name, row in block["grid"].items():
+        change = {key: value for key, value in row.items() if key != "of"}
+        base = params["methods"][row["of"]]
         where = "train" if set(change) <= set(params["train"]) else "hyper"
-        found[name] = base | {"label": name, "seeds": block["seeds"], where: base[where] | change}
+        found[name] = base | {"label": name, "of": row["of"], "seeds": block["seeds"], where: base[where] | change}
     return found

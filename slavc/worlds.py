@@ -15,6 +15,7 @@ import pandas as pd
 from .benchmark import extend
 from .boxes import Boxes, check_boxes, to_grid
 from .clips import Pack, write_pack, write_text
+from .pairing import other_sounds
 from .scenes import SceneWorld, world_settings
 
 # %% ../nbs/09_worlds.ipynb #33d240fd
@@ -49,7 +50,7 @@ def scene_world(bank, settings, params, split: str) -> SceneWorld:
 
 # %% ../nbs/09_worlds.ipynb #1cf101af
 def prepare(params, folder) -> pd.DataFrame:
-    """Write `folder`/train, `folder`/test (packs; test also pairs.csv: video, audio) and `folder`/truth; return the pairs with their kinds.
+    """Write `folder`/train, `folder`/test (packs; test also pairs.csv: video, audio, and other.csv, see `pairing.other_sounds`) and `folder`/truth; return the pairs with their kinds.
 
     Worlds of real data, "folder" and "collection", stay where they are: lists of their ids stand in for the packs.
     """
@@ -70,6 +71,7 @@ def prepare(params, folder) -> pd.DataFrame:
             check_boxes(np.array(box), name)
         boxes = {name: to_grid(np.array(box)).tolist() for name, box in boxes.items()}
     write_text(folder / "test" / "pairs.csv", pairs[["video", "audio"]].to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "test" / "other.csv", other_sounds(pairs, params["world"]["seed"]).to_csv(index=False, lineterminator="\n"))
     write_text(folder / "truth" / "pairs.csv", pairs.to_csv(index=False, lineterminator="\n"))
     write_text(folder / "truth" / "boxes.json", json.dumps(boxes))
     if (kind := params["world"].get("dataset", "vggss")) != "vggss":
@@ -174,4 +176,3 @@ def open_clips(params, folder, split: str):
     if known.is_file() and known.read_text().strip() != clips.digest():
         raise ValueError(f"{clips.folder}: not what it was when {folder} was prepared. Run `dvc repro --force --single-item {params.get('here', '')}dvc.yaml:prepare`, then `dvc repro` as before.")
     return clips
-

@@ -4,13 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LONG = ("test_pipeline", "test_notebooks", "test_paper", "test_distributed", "test_collection", "test_training", "test_methods",             # a minute and more each
+LONG = ("test_pipeline", "test_notebooks", "test_paper", "test_distributed", "test_collection", "test_training", "test_methods", "test_progress",             # a minute and more each
         "test_bootstrap", "test_calibration", "test_audit", "test_findings", "test_model", "test_accumulator", "test_worlds",               # ten seconds and more
         "test_golden_evaluator", "test_negative_audio", "test_localize", "test_figures", "test_predictions")
 
@@ -49,6 +50,14 @@ def run(*command, cwd, check=True, **more):
     if check and done.returncode:
         pytest.fail(f"{' '.join(map(str, command))} ended with {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
     return done
+
+
+def eventually(condition, seconds=30):
+    """Wait until condition() holds."""
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "it never came"
+        time.sleep(0.05)
 
 
 def copy_of(folder, target):

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
-from slavc.ablations import DECOMPOSITION, LEDGER, LETTERS, default_settings, ledger, table4, table4d
+from slavc.ablations import DECOMPOSITION, LEDGER, LETTERS, base_of, default_settings, ledger, table4, table4d
 from slavc.bootstrap import compare, weighted_metrics
 from slavc.branches import crossings, reading
 from slavc.effects import SHOWN, draws, effect, seed_noise
@@ -88,14 +88,16 @@ def test_effects_do_not_depend_on_the_order_and_need_the_same_pairs():
 def test_the_grid_is_the_papers():
     """Every value of the paper's Table 4 is trained here or is the default row, and nothing but SLAVC's settings changes."""
     params = load_params(ROOT / "params.yaml")
-    base, found = params["methods"]["slavc"], {}
+    found, bases = {}, {}
     for name, change in params["ablations"]["grid"].items():
-        (setting, value), = change.items()
+        (setting, value), = ((k, v) for k, v in change.items() if k != "of")
         found.setdefault(setting, []).append(value)
+        bases[setting] = params["methods"][change["of"]]
     for letter, (setting, key, _, _) in LETTERS.items():
         values = {float(v) for v in PAPER[PAPER.table == f"4{letter}"].protocol.str.extract(rf"{key}=([\d.]+)")[0]}
-        mine = {v for v in found[setting] if v is not None} | {base["hyper"].get(setting, 0.0)}
+        mine = {v for v in found[setting] if v is not None} | {bases[setting]["hyper"].get(setting, 0.0)}
         assert values <= mine, setting
+    assert bases["visual_dropout"]["regime"] == bases["momentum"]["regime"] == "long"                          # these two are about overfitting
     assert None in found["momentum"] and found["factorised"] == [False]
     assert {setting for _, _, setting, _ in LEDGER} - {"confidence", "encoder"} <= set(found)                # those two are measured without training
     assert {setting for setting, *_ in DECOMPOSITION} - {"branch", ""} <= set(found)
@@ -103,12 +105,11 @@ def test_the_grid_is_the_papers():
         assert entry["module"] == "slavc" and entry["seeds"] == params["ablations"]["seeds"]
 
 
-@pytest.mark.parametrize("profile", ["default", "procedural", "smoke"])
-def test_committed_tables_say_what_the_effects_say(profile):
+def test_committed_tables_say_what_the_effects_say():
     """The default row is the row of Table 3, seed by seed, and every printed cell comes from effects.csv."""
-    folder = ROOT / "reports" / profile
+    folder = ROOT / "reports/default"
     if not (folder / "ablations" / "effects.csv").exists():
-        pytest.skip(f"profile {profile} has not been run yet")
+        pytest.skip("the default profile has not been run yet: `make repro`")
     found = pd.read_csv(folder / "ablations" / "effects.csv", dtype={"setting": str, "value": str}).fillna({"setting": "", "value": ""})
     results = pd.read_csv(folder / "results" / "slavc.csv")
     last = results[results.final & (results.protocol == "paper") & (results.iou == 0.5) & (results.subset == "all") & (results.method == "slavc")]
@@ -124,27 +125,31 @@ def test_committed_tables_say_what_the_effects_say(profile):
         row = found[(found.run == f"{branch}-momentum") & (found.metric == "AP")].iloc[0]
         assert row["mean"] == pytest.approx(same[branch, "AP"], abs=1e-3)
     assert reading(crossed, PAPER).fits.iloc[0] in (folder / "branches.md").read_text()
-    params = load_params(ROOT / "params.yaml" if profile == "default" else ROOT / "profiles" / profile / "params.yaml")
-    usual = default_settings(params)
-    steps = params["world"]["train"] // params["train"]["batch"] * params["train"]["epochs"]
-    made = {f"table4{letter}": table4(found, letter, usual[setting], steps, PAPER) for letter, (setting, *_) in LETTERS.items()}
+    params = load_params(ROOT / "params.yaml")
+    usual, made = default_settings(params), {}
+    for letter, (setting, *_) in LETTERS.items():
+        of = base_of(found, setting)
+        options = params["train"] | params["methods"][of]["train"]
+        steps = (options["clips"] or params["world"]["train"]) // options["batch"] * options["epochs"]
+        made[f"table4{letter}"] = table4(found, letter, default_settings(params, of)[setting], steps, PAPER)
     for name, table in (made | {"table4d": table4d(found, PAPER), "ledger": ledger(found, usual)}).items():
         assert table.to_csv(index=False, lineterminator="\n") == (folder / f"{name}.csv").read_text(), name
 
 
 def test_tables_without_some_rows():
     usual = default_settings(load_params(ROOT / "params.yaml"))
-    rows = pd.DataFrame([dict(run="default", how="default", setting="", value="", **row) for row in effect([scored(0)], [scored(0)], True)])
+    rows = pd.DataFrame([dict(run="default", of="slavc", how="default", setting="", value="", **row) for row in effect([scored(0)], [scored(0)], True)])
     for letter in LETTERS:
         table = table4(rows, letter, "0.5", 100, PAPER)
         assert table.iloc[:, 0].str.contains("default here").sum() == 1
     assert len(table4d(rows, PAPER)) == 4 and (ledger(rows, usual)["changed to"] == "not measured").all()
 
 
-@pytest.mark.parametrize("change, message", [("{momentum: 0.97}", "default row's own value"), ("{momentum: 0.9, pool: max}", "must change one setting"), ("{weight_decay: small}", "weight_decay is 'small'"), ("0.9", "must change one setting")])
+@pytest.mark.parametrize("change, message", [("{of: slavc, temperature: 0.07}", "default row's own value"), ("{of: slavc, pool: max, contrast: symmetric}", "change one setting"), ("{pool: max}", "must say of which method"),
+    ("{of: ezvsl, pool: max}", "whose module is slavc"), ("{of: slavc-long, audio_dropout: 0.9}", "write the same `of` in both"), ("{of: slavc, weight_decay: small}", "weight_decay is 'small'"), ("0.9", "change one setting")])
 def test_bad_rows_of_the_grid_are_named(tmp_path, change, message):
     text = (ROOT / "profiles/smoke/params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(text.replace("    one-space: {factorised: false}", f"    my-row: {change}"))
+    (tmp_path / "params.yaml").write_text(text.replace("    one-space: {of: slavc, factorised: false}", f"    my-row: {change}"))
     with pytest.raises(ValueError, match="my-row") as caught:
         load_params(tmp_path / "params.yaml")
     assert message in str(caught.value)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, eventually, run
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
@@ -221,9 +221,9 @@ def copy_without_git(scratch, folder):
 def test_a_copy_without_git_runs(scratch, tmp_path):
     """A ZIP of the repository: DVC is told, and a stage runs and is recorded."""
     copy = copy_without_git(scratch, tmp_path / "zip")
-    code = "from slavc.cli import allow_no_git, run_stages; allow_no_git(); print('FAILED', run_stages({'profiles/smoke/dvc.yaml:audit': []}, 1))"
+    code = "from slavc.cli import allow_no_git, run_stages; allow_no_git(); print('FAILED', run_stages({'profiles/smoke/dvc.yaml:audit': []}, 1, {}))"
     record = copy / "reports/smoke/paper_audit.md"
-    record.unlink()
+    assert not record.exists()
     done = run(sys.executable, "-c", code, cwd=copy)
     assert "FAILED []" in done.stdout and "no .git here" in done.stderr and record.exists()
     said = run("slavc", "repro", "profiles/smoke/params.yaml", "--jobs", "0", cwd=copy, check=False)
@@ -233,14 +233,6 @@ def test_a_copy_without_git_runs(scratch, tmp_path):
 def linger(path):
     Path(path).write_text(str(os.getpid()))
     time.sleep(60)
-
-
-def eventually(condition, seconds=30):
-    """Wait until condition() holds."""
-    end = time.time() + seconds
-    while not condition():
-        assert time.time() < end, "it never came"
-        time.sleep(0.05)
 
 
 @pytest.mark.long

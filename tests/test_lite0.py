@@ -26,7 +26,7 @@ def test_photographs_are_named(photo, names):
     frame = np.array(image.crop((left, top, left + side, top + side)).resize((224, 224), Image.BICUBIC))
     weights = lite0.lite0_weights()
     with torch.no_grad():
-        V = lite0.fold(lite0.lite0())(lite0.to_lite0(normalise_frames(torch.from_numpy(frame)[None])))
+        V = lite0.fold(lite0.lite0())(normalise_frames(torch.from_numpy(frame)[None]))
         own = [weights[f"bn1.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
         V = F.relu6(F.batch_norm(F.conv2d(V, weights["conv_head.weight"]), *own, eps=1e-3)).mean((2, 3))
         best = (V @ weights["fc.weight"].T + weights["fc.bias"]).argmax().item()

@@ -1,4 +1,5 @@
 """Every method of params.yaml obeys the contract, under its common and its native recipe."""
+import json
 import shutil
 
 import numpy as np
@@ -8,13 +9,17 @@ import torch
 from conftest import ROOT
 
 from slavc.clips import Clip
+from slavc.distributed import trunks
+from slavc.features import CachedInputs, FeatureClips, cached_views
 from slavc.losses import micl, similarity
 from slavc.params import load_params
 from slavc.sspl import random_parts
 from slavc.ssltie import draw_turns, turn
 from slavc.training import Inputs, build_method, fit, load_checkpoint, load_tensors, method_names, save_checkpoint
 
-PARAMS = load_params(ROOT / "params.yaml")
+PARAMS, PAPER = load_params(ROOT / "params.yaml"), load_params(ROOT / "profiles/paper/params.yaml")
+METHODS = {key: method for key, method in PARAMS["methods"].items() if method["regime"] == "standard"}                # the long ones are the same methods
+NARROW = dict(preset="narrow", map_stride=16, audio_stride=32, frozen_stages=3)                                     # trunks that train in seconds
 AUDIO = dict(window=128, hop=128, mean=-1.1, std=0.15)
 
 
@@ -23,30 +28,31 @@ def clips(count=16):
     return [Clip(f"n{i}", rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), (0.1 * rng.standard_normal(4000)).astype(np.float32), 8000) for i in range(count)]
 
 
-def trained(key, recipe, folder, frozen=3, hop=128, **train):
-    """A method after three tiny epochs (or as many as said), its inputs and losses."""
-    entry = PARAMS["methods"][key]
-    own = entry["native"] if recipe == "native" else {}
+def trained(key, recipe, folder, frozen=3, hop=128, size=56, **train):
+    """A method after three tiny epochs (or as many as said), its inputs and losses. Native recipes stand in profiles/paper."""
+    entry, own = METHODS[key] if recipe == "common" else PAPER["methods"][key], {}
+    if recipe == "native":
+        own = entry["native"]
     small = dict(neighbours=3, clusters=3, classes=3, hidden=16)                     # 16 clips of noise have no 20 clusters
     hyper = entry["hyper"] | own.get("hyper", {})
     hyper |= {name: small[name] for name in small if name in hyper or name in dict(dsol=["clusters"], coarsetofine=["classes"]).get(entry["module"], [])}
-    encoders = PARAMS["encoders"] | dict(frozen_stages=frozen) | own.get("encoders", {})
-    options = PARAMS["train"] | own.get("train", {}) | dict(epochs=3, batch=8) | train
+    encoders = NARROW | dict(frozen_stages=frozen) | entry["encoders"] | own.get("encoders", {})
+    options = PARAMS["train"] | dict(warmup=2) | own.get("train", {}) | dict(epochs=3, batch=8) | train
     torch.manual_seed(0)
     method, lower = build_method(entry["module"], hyper, encoders)
-    inputs = Inputs(56, 8000, AUDIO | dict(hop=hop), options["device"], lower)
+    inputs = Inputs(size, 8000, AUDIO | dict(hop=hop), options["device"], lower)
     losses = fit(method, clips(), inputs, options, 0, folder / "state.safetensors", "mark", progress=False)
     return method, inputs, losses, (entry["module"], hyper, encoders)
 
 
 def test_all_methods_have_an_entry():
-    """Nothing lies about: every module with a `build` is trained by the default profile, and the smoke profile trains the same."""
-    assert {m["module"] for m in PARAMS["methods"].values()} == set(method_names())
+    """Nothing lies about: every module with a `build` is trained by the default profile, by the paper's and by the quick one, and the smoke profile trains what the default does."""
+    for params in (PARAMS, PAPER, load_params(ROOT / "profiles/quick/params.yaml")):
+        assert {m["module"] for m in params["methods"].values()} == set(method_names())
     assert list(load_params(ROOT / "profiles/smoke/params.yaml")["methods"]) == list(PARAMS["methods"])
 
 
-@pytest.mark.parametrize("recipe", ["common", "native"])
-@pytest.mark.parametrize("key", PARAMS["methods"])
+@pytest.mark.parametrize("key, recipe", [*((key, "common") for key in METHODS), *((key, "native") for key in PAPER["methods"])])
 def test_the_contract(key, recipe, tmp_path):
     method, inputs, losses, made = trained(key, recipe, tmp_path)
     assert len(losses) == 3 and np.isfinite(losses).all()
@@ -71,15 +77,42 @@ def test_the_contract(key, recipe, tmp_path):
     torch.testing.assert_close(again.eval().localize(batch["frame"], batch["spec"]), maps, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("key", PARAMS["methods"])
+@pytest.mark.parametrize("key", METHODS)
+def test_every_method_trains_on_features(key, tmp_path):
+    """The default profile's way: cached maps (16 clips, two views, 7 x 7 places) and 32 mel bands, an adapter, the method's own settings."""
+    rng, folder = np.random.default_rng(0), tmp_path / "train"
+    folder.mkdir()
+    for name, array in (("visual", rng.normal(size=(16, 2, 7, 7, 128)).astype(np.float16)), ("sound", rng.normal(size=(16, 32, 25)).astype(np.float32)), ("objectness", rng.random((16, 7, 7), np.float32))):
+        np.save(folder / f"{name}.npy", array)
+    (folder / "features.json").write_text(json.dumps(dict(ids=[f"n{i}" for i in range(16)], rate=8000)))
+    entry, features = METHODS[key], FeatureClips(folder)
+    hyper = entry["hyper"] | {name: value for name, value in dict(neighbours=3, clusters=3, classes=3, hidden=16).items() if name in entry["hyper"]}
+    encoders = PARAMS["encoders"] | entry["encoders"]
+    torch.manual_seed(0)
+    method, frozen = build_method(entry["module"], hyper, encoders)
+    assert encoders["adapter"] == ("none" if entry["module"] == "attention10k" else "pointwise") and not any(p.requires_grad for p in frozen.parameters())
+    assert {type(net).__name__ for net in trunks(method)} == {"AudioNet", "Upper" if entry["module"] == "attention10k" else "Adapted"}     # what several processes gather
+    inputs = CachedInputs(7, 8000, PARAMS["audio"])
+    if hasattr(method, "from_features"):
+        inputs.extra = method.from_features(features)
+    elif hasattr(method, "views"):
+        inputs.extra = cached_views(method.views, clips(), frozen, 56, 0, 16, progress=False)
+    losses = fit(method, features, inputs, PARAMS["train"] | dict(epochs=3, batch=8, warmup=2), 0, tmp_path / "state.safetensors", "mark", progress=False)
+    assert len(losses) == 3 and np.isfinite(losses).all()
+    batch = inputs(*features.batch(range(6), range(6)))
+    maps = method.localize(batch["frame"], batch["spec"])
+    assert maps.shape == (6, 7, 7) and method.range[0] - 1e-5 <= maps.min() <= maps.max() <= method.range[1] + 1e-5
+
+
+@pytest.mark.parametrize("key", PAPER["methods"])
 def test_as_profiles_paper_trains(key, tmp_path):
     """Every stage of the trunks (the frame that reaches a method is an image), by its own recipe, in bf16 with fused optimisers; and the state can be continued."""
-    paper = load_params(ROOT / "profiles/paper/params.yaml")["train"]
+    paper = PAPER["train"]
     switches = {name: paper[name] for name in ("precision", "fused", "compile", "negatives", "sync_batchnorm")} | dict(device="cuda" if torch.cuda.is_available() else "cpu")
-    assert np.isfinite(trained(key, "native", tmp_path, frozen=0, hop=64, epochs=2, **switches)[2]).all()
+    assert np.isfinite(trained(key, "native", tmp_path, frozen=0, hop=64, size=80, epochs=2, **switches)[2]).all()
     tensors, about = load_checkpoint(tmp_path / "state.safetensors")
     save_checkpoint(tmp_path / "state.safetensors", tensors, about | dict(epoch=2))
-    assert np.isfinite(trained(key, "native", tmp_path, frozen=0, hop=64, epochs=2, **switches)[2]).all()
+    assert np.isfinite(trained(key, "native", tmp_path, frozen=0, hop=64, size=80, epochs=2, **switches)[2]).all()
 
 
 def test_bf16_on_a_cpu_refuses_what_onednn_gets_wrong(tmp_path):
@@ -113,7 +146,7 @@ def test_compiled_learns_the_same(tmp_path, monkeypatch):
 
 def test_views_are_turned_in_float32_under_bf16():
     """In bf16 the places of a 224-pixel view are off by up to a pixel and a half."""
-    frame, turns = torch.rand(4, 3, 224, 224), draw_turns(4)
+    frame, (turns, _) = torch.rand(4, 3, 224, 224), draw_turns(4)
     views = []
     for half in (False, True):
         torch.manual_seed(0)
@@ -122,25 +155,50 @@ def test_views_are_turned_in_float32_under_bf16():
     assert all(torch.equal(a, b) for a, b in zip(*views))
 
 
-@pytest.mark.parametrize("key", PARAMS["methods"])
+def shrunken(rank, folder):
+    """What one of two processes, each with random numbers of its own, gets from SSL-TIE's `views`."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model = build_method("ssltie", {}, NARROW | dict(frozen_stages=0))[0]
+    torch.manual_seed(rank)
+    made = [model.views(torch.rand(3, 3, 32, 32)) for _ in range(20)]
+    rows = [[view["frame_turned"].shape[2], *torch.linalg.det(view["turns"][:, :, :2]).round().unique().tolist(), view["turns"][0, 1, 0].item()] for view in made]
+    np.save(folder / f"{rank}.npy", rows)
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_shrink_and_mirror_together(tmp_path):
+    """Their maps are gathered, so they must have one size; the angles stay each process's own."""
+    torch.multiprocessing.spawn(shrunken, (tmp_path,), nprocs=2)
+    one, two = (np.load(tmp_path / f"{rank}.npy") for rank in (0, 1))
+    assert (one[:, :2] == two[:, :2]).all() and set(one[:, 0]) == {16, 32} and set(one[:, 1]) == {-4, -1, 1, 4}
+    assert (one[:, 2] != two[:, 2]).sum() > 15
+
+
+@pytest.mark.parametrize("key", METHODS)
 def test_unknown_settings_are_named(key):
-    entry = PARAMS["methods"][key]
+    entry = METHODS[key]
     with pytest.raises(ValueError, match=f"method {entry['module']}.*no_such_setting"):
-        build_method(entry["module"], dict(entry["hyper"], no_such_setting=1), PARAMS["encoders"])
+        build_method(entry["module"], dict(entry["hyper"], no_such_setting=1), NARROW)
 
 
 def test_one_recipe_for_all():
-    """recipe: common changes nothing between methods but their own constants."""
-    assert PARAMS["recipe"] == "common" and all(m["train"] == {} and m["encoders"] == {} for m in PARAMS["methods"].values())
-    base = {k: v for k, v in PARAMS["methods"]["ezvsl"]["hyper"].items()}
-    for key, method in PARAMS["methods"].items():
-        for name in set(base) & set(method["hyper"]):
+    """recipe: common changes nothing between methods but their own constants; only Attention10k, whose map turns upside down with one, has no adapter. The long ones differ in schedule alone."""
+    assert PARAMS["recipe"] == "common" and all(m["train"] == {} for m in METHODS.values())
+    assert {key for key, m in METHODS.items() if m["encoders"]} == {"attention10k"}
+    base = METHODS["ezvsl"]["hyper"]
+    for key, method in METHODS.items():
+        for name in set(base) & set(method["hyper"]) if key != "slavc-paper" else ():
             assert method["hyper"][name] == base[name], (key, name)
+    long = {key.removesuffix("-long"): m for key, m in PARAMS["methods"].items() if m["regime"] == "long"}
+    assert len({str(m["train"]) for m in long.values()}) == 1
+    for key, method in long.items():
+        assert {k: method[k] for k in ("module", "hyper", "encoders")} == {k: METHODS[key][k] for k in ("module", "hyper", "encoders")}, key
 
 
 def test_seeds():
-    """Three seeds for the methods of the paper's Table 3, one for the later ones (or as params.yaml says now): the tables must say how many."""
-    table = pd.read_csv(ROOT / "reports/default/table3.csv")
+    """At least three seeds for every row, five where a few seeds would be a lottery, and the tables say how many."""
+    tables = {name: pd.read_csv(ROOT / f"reports/default/{name}.csv") for name in ("table2", "table3")}
     for key, method in PARAMS["methods"].items():
-        rows = table[table.Method == method["label"]]
-        assert len(rows) == 1 and int(rows.seeds.iloc[0]) == len(method["seeds"]), key
+        rows = tables["table2" if method["regime"] == "long" else "table3"].query("Method == @method['label']")
+        assert len(method["seeds"]) >= 3 and len(rows) == 1 and int(rows.seeds.iloc[0]) == len(method["seeds"]), key
+    assert all(len(METHODS[key]["seeds"]) >= 5 for key in ("attention10k", "ezvsl", "marginnce"))

@@ -114,9 +114,9 @@ def test_bad_encoder_settings(tmp_path):
         trunk(3, WIDTHS, 4)
     with pytest.raises(ValueError, match="widths"):
         trunk(3, (1, 2, 3))
-    with pytest.raises(ValueError, match="fits preset 'resnet18' only"):
+    with pytest.raises(ValueError, match="fits presets 'resnet18' and 'efficientnet_lite0'"):
         build_trunks("narrow", 16, "imagenet")
-    with pytest.raises(FileNotFoundError, match="run the pretraining stage"):
+    with pytest.raises(FileNotFoundError, match="run the `encode` stage"):
         build_trunks("narrow", 16, tmp_path / "none.safetensors")
     weights = trunk(3, PRESETS["narrow"]).state_dict()
     save_file(weights, tmp_path / "whole.safetensors")

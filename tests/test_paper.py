@@ -51,7 +51,7 @@ def small(params):
     params["methods"] = {"slavc": block | dict(seeds=[0])}
     block["native"]["train"] |= dict(batch=8, epochs=2)
     block["native"]["hyper"] |= dict(dim=16)
-    params["ablations"]["grid"] = {"momentum-900": {"momentum": 0.9}}
+    params["ablations"]["grid"] = {"momentum-900": {"of": "slavc", "momentum": 0.9}}
     params["evaluate"] |= dict(showcase=6, pictured=["slavc"])
     return params
 
@@ -59,7 +59,7 @@ def small(params):
 @pytest.fixture(scope="module")
 def rehearsed(scratch, tmp_path_factory):
     folder = copy_of(scratch, tmp_path_factory.mktemp("rehearsal") / "slavc")
-    for other in ("smoke", "procedural", "search"):                # DVC reads every profile that it finds, each time
+    for other in ("smoke", "quick", "search"):                # DVC reads every profile that it finds, each time
         shutil.rmtree(folder / "profiles" / other)
     (folder / "dvc.lock").unlink()
     make_data(folder / "data/vggsound")

@@ -19,8 +19,8 @@ from slavc.worlds import prepare
 
 PARAMS = dict(
     workers=1, world=dict(name="procedural", seed=3, frame=56, rate=8000, train=96, positives=10, sounding=4, silent_things=4, seconds=1.0),
-    audio=dict(window=128, hop=128, mean=-1.1, std=0.15), encoders=dict(preset="narrow", map_stride=16, visual_weights="pretrain", frozen_stages=2),
-    train=dict(optimiser="adam", epochs=3, batch=8, rate=1e-3, trunk_rate=1e-4, weight_decay=0.0, schedule="cosine", warmup=0.1, threads=1, device="cpu", loaders=0, checkpoint_steps=3),
+    audio=dict(window=128, hop=128, mean=-1.1, std=0.15), encoders=dict(preset="narrow", map_stride=16, frozen_stages=2),
+    train=dict(optimiser="adam", epochs=3, batch=8, rate=1e-3, trunk_rate=1e-4, weight_decay=0.0, schedule="cosine", warmup=4, threads=1, device="cpu", loaders=0, checkpoint_steps=3),
     methods=dict(slavc=dict(label="SLAVC", module="slavc", seeds=[5], train={}, hyper=dict(dim=32, temperature=0.1, visual_dropout=0.5, momentum=0.9))))
 
 

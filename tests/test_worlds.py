@@ -75,9 +75,10 @@ def test_prepare_smoke_world(tmp_path):
     counts = table1(pairs, boxes)
     assert counts["Total Pos"] == counts["Total Neg"] == 40 and counts["Hard Neg"] == round(0.25 * (40 - counts["Real Neg"]))
     visible = {p.name for p in (tmp_path / "test").iterdir()}
-    assert visible == {"frames.npy", "waves.npy", "pack.json", "pairs.csv"}
+    assert visible == {"frames.npy", "waves.npy", "pack.json", "pairs.csv", "other.csv"}
     assert set(json.loads((tmp_path / "test" / "pack.json").read_text())) == {"rate", "ids"}
-    assert (tmp_path / "test" / "pairs.csv").read_text().splitlines()[0] == "video,audio"
+    for name in ("pairs", "other"):
+        assert (tmp_path / "test" / f"{name}.csv").read_text().splitlines()[0] == "video,audio"
     assert Pack(tmp_path / "train")[0].category == ""
 
 
@@ -98,13 +99,16 @@ def test_stamps_are_checked_and_rendered(tmp_path):
     assert all(world[i].boxes.shape == (1, 4) and world[i].frame.std() > 5 for i in range(4))
 
 
-def test_a_folder_world_goes_through_the_pipeline(tmp_path):
-    """Frames, sounds and lists in the released layout train and are scored like any other world."""
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_folder_world_goes_through_the_pipeline(tmp_path, cached, monkeypatch):
+    """Frames, sounds and lists in the released layout train and are scored like any other world, from frames and from features."""
     from PIL import Image
     import soundfile
     from slavc.evaluation import evaluate_controls, evaluate_method
-    from slavc.encoders import build_trunks
-    from slavc.training import save_checkpoint, train_method
+    from slavc.features import encode
+    from slavc.encoders import PRESETS, trunk
+    from slavc.training import load_method, predict, read_maps, train_method
+    from slavc.worlds import open_clips
     root, rng = tmp_path / "vggss", np.random.default_rng(0)
     (root / "frames").mkdir(parents=True), (root / "audio").mkdir()
     ids = [f"clip{i:02d}_000010" for i in range(20)]
@@ -121,15 +125,26 @@ def test_a_folder_world_goes_through_the_pipeline(tmp_path):
     params["world"] = dict(name="folder", seed=0, frame=56, rate=8000, seconds=1.0, train=0, positives=0, root=str(root), dataset="vggss",
                            train_list="vggss_144k.txt", keep_test=False)
     params["train"] |= dict(epochs=1, batch=4)
+    params["encoders"]["channels"] = 16
+    if not cached:
+        params["encoders"] |= dict(preset="narrow", map_stride=16, visual_weights="imagenet", frozen_stages=3, resolution=0, channels=0, adapter="none", cache=False)
+        monkeypatch.setattr("slavc.encoders._imagenet", lambda preset: trunk(3, PRESETS[preset]).state_dict())             # no narrow network has seen ImageNet
     params["methods"] = {"ezvsl": params["methods"]["ezvsl"] | dict(seeds=[0])}
     pairs = prepare(params, tmp_path / "data")
     assert pairs.kind.value_counts().to_dict() == {"positive": 6, "easy": 5, "real": 1}
     assert len(json.loads((tmp_path / "data/train/ids.json").read_text())) == 13         # 20 less the 7 of the test
-    save_checkpoint(tmp_path / "trunk.safetensors", build_trunks("narrow", 16, None)[0].state_dict(), {})
-    train_method(params, "ezvsl", tmp_path / "data", tmp_path / "trunk.safetensors", tmp_path / "run", progress=False)
-    evaluate_controls(params, tmp_path / "data", tmp_path / "trunk.safetensors", tmp_path / "controls")
-    results, kinds, shown, curves = evaluate_method(params, "ezvsl", tmp_path / "data", tmp_path / "run", tmp_path / "controls/maps-ogl.npz")
-    assert set(results.method) == {"ezvsl", "ezvsl+ogl"} and shown["ezvsl"]
+    trunk_file = tmp_path / "encoder/trunk.safetensors"
+    facts = encode(params, tmp_path / "data", tmp_path / "encoder", progress=False)
+    assert (tmp_path / "encoder/train/visual.npy").exists() == cached == ("variance kept" in facts)
+    train_method(params, "ezvsl", tmp_path / "data", trunk_file, tmp_path / "run", progress=False)
+    *_, listened = evaluate_controls(params, tmp_path / "data", trunk_file, tmp_path / "controls")
+    assert set(listened.method) == {"ogl", "center-prior", "whole-image"} and (listened["drop"] == 0).all()
+    results, kinds, shown, curves, listened = evaluate_method(params, "ezvsl", tmp_path / "data", tmp_path / "run", tmp_path / "controls/maps-ogl.npz")
+    assert set(results.method) == {"ezvsl", "ezvsl+ogl"} and shown["ezvsl"] and listened.seeds.tolist() == [1]
+    method, inputs = load_method(tmp_path / "run/seed-0.safetensors")                       # on frames, whatever it was trained on
+    tests = open_clips(params, tmp_path / "data", "test")
+    written, maps, _ = read_maps(tmp_path / "run/maps-0.npz")
+    np.testing.assert_allclose(predict(method.localize, tests, written, inputs), maps[-1], atol=2e-2 if cached else 1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.*kinds of negatives")
