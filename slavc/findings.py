@@ -198,7 +198,7 @@ def _change(found, run, metric="AP"):
     if rows.empty:
         return None
     row = rows.iloc[0]
-    return f"{row.difference:+.1f} {metric} [{row['from']:.1f}, {row['to']:.1f}]" + ("" if row.verdict != "not shown" else ", not sure")
+    return f"{round(row.difference, 1) + 0.0:+.1f} {metric} [{row['from']:.1f}, {row['to']:.1f}]" + ("" if row.verdict != "not shown" else ", not sure")
 
 def in_short(results: pd.DataFrame, listened: pd.DataFrame, found: pd.DataFrame, protocol: str, labels: dict, long: dict) -> list:
     """At most seven sentences about what came out, with numbers. results: of all regimes; listened: rows of `evaluation.heard`; found: by `effects.effects`; labels, long: method key -> printed name of

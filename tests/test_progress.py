@@ -34,7 +34,7 @@ PIPELINE = dict(stages=dict(
     last=dict(cmd="slavc stage last params.yaml", deps=["slow-a.txt", "slow-b.txt"], outs=["last.txt"])))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def place(tmp_path_factory):
     """A repository with the package and four stages: `first`, then `slow` a and b, which wait for a file `go`, then `last`."""
     folder = tmp_path_factory.mktemp("progress")
@@ -101,7 +101,7 @@ def waits(place):
     return all(p.exists() and p.read_text() for p in files)
 
 
-def test_terminated_it_leaves_nothing_running(place):
+def terminated_it_leaves_nothing_running(place):
     process, said = begin(place)
     eventually(lambda: waits(place), 120)
     members = family(process.pid) | {int((place / f"begun-{run}").read_text()) for run in "ab"}
@@ -116,7 +116,7 @@ def test_terminated_it_leaves_nothing_running(place):
     assert "last" not in yaml.safe_load((place / "dvc.lock").read_text())["stages"]
 
 
-def test_a_stage_that_fails_shows_its_error(place):
+def a_stage_that_fails_shows_its_error(place):
     """The run goes on where the interrupted one was; the other stage comes to its end, and what needs both does not run."""
     (place / "bad").touch(), (place / "go").touch(), (place / "begun-a").unlink()
     process, said = begin(place)
@@ -127,7 +127,7 @@ def test_a_stage_that_fails_shows_its_error(place):
     assert not (place / "last.txt").exists() and (place / "counts.txt").read_text() == "first\n"
 
 
-def test_verbose_says_all_and_nothing_outlives_a_kill(place):
+def verbose_says_all_and_nothing_outlives_a_kill(place):
     for name in ("bad", "go", "begun-a"):
         (place / name).unlink()
     (place / "nbs/pipeline/first.ipynb").write_text((place / "nbs/pipeline/first.ipynb").read_text() + "\n")      # all is due again, though nothing but `first` has to run
@@ -142,7 +142,7 @@ def test_verbose_says_all_and_nothing_outlives_a_kill(place):
     eventually(lambda: not members & processes().keys(), 20)
 
 
-def test_a_bar_in_a_terminal(place):
+def a_bar_in_a_terminal(place):
     """Below the lines of what is done a bar says what runs; the rest of the run comes to its end."""
     (place / "go").touch()
     mine, theirs = pty.openpty()
@@ -167,6 +167,12 @@ def test_a_bar_in_a_terminal(place):
     assert [re.sub(r", \d+ s$", "", line) for line in kept[1:-1]] == ["stage 1 of 2: slow a", "stage 2 of 2: last"] and kept[-1].startswith("2 stages in "), lines
     assert (place / "counts.txt").read_text() == "first\nfirst\n" and (place / "last.txt").exists()
     assert "up to date" in run("slavc", "repro", cwd=place).stdout
+
+
+def test_one_run_terminated_failing_killed_and_ended(place):
+    """Each part goes on where the one before left the pipeline, so they are one test."""
+    for part in (terminated_it_leaves_nothing_running, a_stage_that_fails_shows_its_error, verbose_says_all_and_nothing_outlives_a_kill, a_bar_in_a_terminal):
+        part(place)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
