@@ -130,8 +130,8 @@ def lines_figure(table: pd.DataFrame, labels: dict, title: str, x: str, y: str, 
     ax.set_ylabel(y, fontsize=7)
     ax.tick_params(labelsize=6, length=2)
     sns.despine(figure)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=6)
-    ax.set_title(title, fontsize=7, loc="left")
+    figure.legend(loc="outside right center", frameon=False, fontsize=6)
+    figure.suptitle(title, fontsize=7)
     return figure
 
 def threshold_figure(curves: pd.DataFrame, labels: dict, title: str):
