@@ -4,7 +4,7 @@ export PATH := $(BIN):$(PATH)
 # stages that run at the same time, a thread each
 JOBS ?= 2
 # VERBOSE=1: all that DVC and the stages say
-REPRO = slavc repro --jobs $(JOBS) $(if $(VERBOSE),--verbose)
+REPRO = slavc repro --prepared --jobs $(JOBS) $(if $(VERBOSE),--verbose)
 
 .PHONY: env lock repro quick smoke search check test bench soak
 
@@ -18,10 +18,12 @@ lock: env
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest --upgrade --generate-hashes \
 	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet --output-file requirements.lock
 
-repro: env
-	slavc doctor
+# the chapters are what counts: modules are exported again whenever either has changed
+.venv/exported: .venv/made $(wildcard nbs/*.ipynb slavc/*.py)
 	nbdev_export
-	slavc assets
+	@touch $@
+
+repro: env .venv/exported
 	$(REPRO)
 	slavc show
 
@@ -31,13 +33,11 @@ smoke: env
 
 # Table 3 of the default world from fewer clips: the first thing to try
 quick: env
-	slavc assets
 	$(REPRO) profiles/quick/params.yaml
 	slavc show profiles/quick/params.yaml
 
 # four tries of every method on the validation draw, by which the settings of params.yaml are chosen
 search: env
-	slavc assets
 	$(REPRO) profiles/search/params.yaml
 	slavc show profiles/search/params.yaml
 

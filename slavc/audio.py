@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_wave', 'middle', 'resample', 'tukey', 'time_steps', 'power_density', 'mel_bands', 'log_density',
-           'log_spectrogram']
+           'log_spectrogram', 'standard_spectrogram']
 
 # %% ../nbs/00_audio.ipynb #68cf3676
 import math
@@ -169,3 +169,12 @@ def log_spectrogram(waveforms, window=512, hop=238, rate=22050, mels=0):
     if mels:
         density = mel_bands(window, rate, mels).to(density).T @ density  # (B, mels, T)
     return (torch.log(density + 1e-7) / 12).unsqueeze(1)  # (B, 1, F or mels, T)
+
+
+def standard_spectrogram(waveforms, audio, rate):
+    """The input of an audio network, [B, 1, F or mels, T] float32: `log_spectrogram` minus audio["mean"], over audio["std"].
+
+    waveforms: [B, n], float or int16 (as packs keep them). audio: the block of params; 0 and 1 are the released input."""
+    waves = waveforms.float() / 32767 if waveforms.dtype == torch.int16 else waveforms
+    spec = log_spectrogram(waves, audio["window"], audio["hop"], rate, audio.get("mels", 0))
+    return (spec.float() - audio["mean"]) / audio["std"]

@@ -233,12 +233,13 @@ def run_stages(needs: dict, jobs: int, records: dict, verbose=False) -> list:
 @app.command()
 def repro(params: Path = typer.Argument(Path("params.yaml"), help="a params.yaml"),
           jobs: int = typer.Option(1, min=1, help="stages that may run at the same time"),
-          verbose: bool = typer.Option(False, "--verbose", help="show all that DVC and the stages say")):
+          verbose: bool = typer.Option(False, "--verbose", help="show all that DVC and the stages say"),
+          prepared: bool = typer.Option(False, "--prepared", help="where anything has to run, look at the environment and fetch the material first: slavc doctor, slavc assets")):
     """Bring a profile up to date as `dvc repro` does, independent stages side by side."""
     from dvc.exceptions import DvcException
     from slavc.params import load_params
     try:
-        profile = load_params(params)["profile"]
+        values = load_params(params)
         check_root()
         pipeline = params.with_name("dvc.yaml")
         if not pipeline.is_file():
@@ -252,9 +253,12 @@ def repro(params: Path = typer.Argument(Path("params.yaml"), help="a params.yaml
     if not needs:
         typer.echo("Everything is up to date.")
         return
+    for step in ("doctor", "assets")[:2 if values["world"]["name"] == "stamps" else 1] if prepared else ():
+        if status := subprocess.run([sys.executable, "-m", "slavc", step]).returncode:
+            raise SystemExit(status)
     steady_threads()
     try:
-        failed = run_stages(needs, jobs, record_files(commands, Path("reports", profile, "notebooks")), verbose)
+        failed = run_stages(needs, jobs, record_files(commands, Path("reports", values["profile"], "notebooks")), verbose)
     except SystemExit:
         typer.echo("interrupted; what had been finished is kept, and the same command goes on from there.", err=True)
         raise

@@ -98,7 +98,7 @@ def write_text(path, text: str):
 def files_hash(folder) -> str:
     """Hash of the names and contents of the files in a folder."""
     digest = hashlib.sha1()
-    for path in sorted(Path(folder).iterdir()):
+    for path in sorted(path for path in Path(folder).iterdir() if path.is_file()):
         with open(path, "rb") as f:
             digest.update(path.name.encode() + hashlib.file_digest(f, "sha1").digest())
     return digest.hexdigest()

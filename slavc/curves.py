@@ -111,9 +111,9 @@ COLUMNS = ["method", "seed", "protocol", "curve", "subset", "metric", "x", "valu
 
 COMPARED = ("center-prior", "ogl", "slavc", "slavc+ogl")           # the paper's choice for its Figure 2, whose masks have to be drawn anew for every area
 
-def curves(maps, map_range, pairs: pd.DataFrame, boxes: dict, protocol="paper", constant: bool = False, area: bool = True, **about) -> pd.DataFrame:
-    """All three curves of raw maps (N, h, w) as a tidy table, `COLUMNS`; `about`: method and seed. constant: the confidence says nothing, so only LocAcc is kept. area: with the first, the slow one."""
-    clips = score_clips(maps, map_range, pairs, boxes, protocol)
+def curves(maps, map_range, pairs: pd.DataFrame, boxes: dict, protocol="paper", constant: bool = False, area: bool = True, clips=None, **about) -> pd.DataFrame:
+    """All three curves of raw maps (N, h, w) as a tidy table, `COLUMNS`; `about`: method and seed. constant: the confidence says nothing, so only LocAcc is kept. area: with the first, the slow one. clips: by `score_clips` under that protocol, if they are scored already."""
+    clips = score_clips(maps, map_range, pairs, boxes, protocol) if clips is None else clips
     rows = (area_curve(maps, map_range, pairs, boxes, protocol) if area else []) + threshold_curve(clips, protocol) + iou_curve(clips, protocol)
     table = pd.DataFrame(rows).assign(**about, protocol=named_protocol(protocol).name)[COLUMNS]
     return table[table.metric == "LocAcc"] if constant else table

@@ -21,8 +21,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 
-from .lite0 import lite0
-
 # %% ../nbs/10_encoders.ipynb #4aea8d3a
 def in_blocks(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """A 7x7 convolution of stride 2 and padding 3, as one of 4x4 and stride 1 on blocks of 2x2 pixels: x (B, C, H, W), weight (O, C, 7, 7) -> (B, O, H/2, W/2), rounded up.
@@ -205,6 +203,7 @@ def build_trunks(preset: str = "resnet18", map_stride: int = 32,
     if preset == LITE0:
         if (map_stride, audio_stride) != (32, 32):
             raise ValueError(f"{LITE0} has stride 32, got map_stride {map_stride} and audio_stride {audio_stride}")
+        from slavc.lite0 import lite0
         visual, audio = lite0(visual_weights == "imagenet"), AudioNet()
     else:
         visual, audio = trunk(3, PRESETS[preset], map_stride), trunk(1, PRESETS[preset], audio_stride)

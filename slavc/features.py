@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .audio import log_spectrogram
+from .audio import standard_spectrogram
 from .clips import TrainClips, WholeClips, files_hash, write_text
 from .encoders import build_trunks, normalise_frames, split_trunk
 
@@ -121,7 +121,7 @@ def _share(job):
     _job = job
     torch.set_num_threads(1)
 
-def _piece(rows, batch: int = 8):
+def _piece(rows, batch: int = 4):
     "The file of a piece: activations (n, views, h, w, C) float16 of these clips. Made, unless it is there already."
     frozen, looks, folder = _job
     path = folder / f"{rows[0]:08d}.npy"
@@ -157,9 +157,7 @@ def _sounds(clips, audio: dict, batch: int = 64):
     for first in range(0, len(clips), batch):
         rows = range(first, min(first + batch, len(clips)))
         waves = [torch.from_numpy(np.array(clips.wave(i) if hasattr(clips, "wave") else clips[i].waveform)) for i in rows]
-        waves = torch.stack([wave.float() / 32767 if wave.dtype == torch.int16 else wave for wave in waves])
-        spec = log_spectrogram(waves, audio["window"], audio["hop"], clips.rate, audio.get("mels", 0))
-        yield first, ((spec[:, 0] - audio["mean"]) / audio["std"]).numpy()
+        yield first, standard_spectrogram(torch.stack(waves), audio, clips.rate)[:, 0].numpy()
 
 def _fill(path, count: int, parts, kind) -> None:
     "Write (first row, rows) into one .npy of `count` rows."
@@ -180,6 +178,8 @@ def write_features(folder, clips, frozen: Frozen, audio: dict, size: int, about:
     that is not fitted is fitted here, on a seventh of the places of the first view.
     """
     folder, N = Path(folder), len(clips)
+    if not N:
+        raise ValueError(f"{folder}: there are no clips to look at. Raise world.train and world.positives, or correct the list of clips, and run the `prepare` stage again.")
     looks = [TrainClips(clips, size, seed, view) for view in range(views)] or [WholeClips(clips, size, [(i, i) for i in range(N)])]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -282,21 +282,30 @@ class CachedInputs:
 
 # %% ../nbs/62_features.ipynb #ab32af5d
 @torch.no_grad()
-def cached_views(views, clips, frozen: Frozen, size: int, seed: int, count: int, progress: bool = True, batch: int = 8) -> dict:
+def cached_views(views, clips, frozen: Frozen, size: int, seed: int, count: int, state, progress: bool = True, piece: int = 64, batch: int = 4) -> dict:
     """What a method's `views` gives for each of the first `count` training clips, once: name -> tensor (N, ...); what it calls "frame..." has passed the frozen part, (N, C, h, w) float16.
 
-    clips: the frames' world or pack, see `clips.TrainClips`. The draws follow from the seed.
+    clips: the frames' world or pack, see `clips.TrainClips`. The draws follow from the seed and the clip. state: folder for finished pieces, from which it goes on after it was
+    killed; it must be another one for other views, clips or settings, and who calls removes it.
     """
     from tqdm import tqdm
-    looks, found = TrainClips(clips, size, seed, 0), {}
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        for first in tqdm(range(0, count, batch), desc="views", unit="batch", mininterval=5, disable=not progress):
-            frames, _, _, flips = zip(*[looks[i] for i in range(first, min(first + batch, count))])
-            frames = torch.where(torch.tensor(flips)[:, None, None, None], torch.stack(frames).flip(2), torch.stack(frames))
-            for name, value in views(normalise_frames(frames)).items():
-                found.setdefault(name, []).append(frozen(value).half() if name.startswith("frame") else value)
-    return {name: torch.cat(parts) for name, parts in found.items()}
+    from slavc.training import load_checkpoint, save_checkpoint
+    looks, whole = TrainClips(clips, size, seed, 0), {}
+    for first in tqdm(range(0, count, piece), desc="views", unit="piece", mininterval=2, disable=not progress):
+        path = Path(state) / f"{first:08d}.safetensors"
+        if not path.exists():
+            found = {}
+            with torch.random.fork_rng([]):
+                torch.manual_seed((seed << 24) + first)
+                for rows in torch.arange(first, min(first + piece, count)).split(batch):
+                    frames, _, _, flips = zip(*[looks[i] for i in rows.tolist()])
+                    frames = torch.where(torch.tensor(flips)[:, None, None, None], torch.stack(frames).flip(2), torch.stack(frames))
+                    for name, value in views(normalise_frames(frames)).items():
+                        found.setdefault(name, []).append(frozen(value).half() if name.startswith("frame") else value)
+            save_checkpoint(path, {name: torch.cat(parts).contiguous() for name, parts in found.items()}, dict(first=first))
+        for name, rows in load_checkpoint(path)[0].items():
+            whole.setdefault(name, []).append(rows)
+    return {name: torch.cat(parts) for name, parts in whole.items()}
 
 # %% ../nbs/62_features.ipynb #76d216fd
 def encode(params: dict, data, folder, progress: bool = True) -> dict:
@@ -304,7 +313,7 @@ def encode(params: dict, data, folder, progress: bool = True) -> dict:
 
     data: folder of `prepare`, of which train/ and test/ are opened. Finished pieces lie in .state/ beside `folder` until the end. Errors as `encoders.build_trunks`, `cut_trunk` and `fit_reduction`.
     """
-    from slavc.training import save_checkpoint
+    from slavc.training import fingerprint, save_checkpoint
     from slavc.worlds import open_clips
     torch.set_num_threads(1)
     folder, encoders, audio, world = Path(folder), params["encoders"], params["audio"], params["world"]
@@ -316,8 +325,9 @@ def encode(params: dict, data, folder, progress: bool = True) -> dict:
     frozen, _ = cut_trunk(visual, encoders)
     facts |= dict(frozen_stages=encoders["frozen_stages"], resolution=encoders["resolution"], channels=encoders["channels"], size=world["frame"],
                   sha256=hashlib.sha256((folder / "trunk.safetensors").read_bytes()).hexdigest(), world=world)
-    for split, views in (("train", encoders["views"]), ("test", 0)):
-        mark = hashlib.sha256(json.dumps([facts, audio, views, files_hash(Path(data) / split)], sort_keys=True).encode()).hexdigest()[:16]
+    more = [("test/unheard", 0)] if (Path(data) / "test" / "unheard").is_dir() else []
+    for split, views in (("train", encoders["views"]), ("test", 0), *more):
+        mark = fingerprint([facts, audio, views, files_hash(Path(data) / split)], {"audio", "clips", "encoders", "features", "lite0"})
         write_features(folder / split, open_clips(params, data, split), frozen, audio, world["frame"], facts, folder.parent / ".state" / f"features-{mark}", world["seed"], views,
                        params["workers"], progress)
     save_checkpoint(folder / "reduction.safetensors", {k: v for k, v in frozen.state_dict().items() if not k.startswith("lower.")}, facts)

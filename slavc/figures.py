@@ -7,6 +7,7 @@ __all__ = ['COLOURS', 'DASHES', 'HUES', 'STYLES', 'epochs_table', 'panels', 'epo
            'lines_figure', 'threshold_figure', 'iou_figure', 'showcase_frames', 'save_figure']
 
 # %% ../nbs/46_figures.ipynb #6269c35a
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -48,12 +49,12 @@ def panels(table: pd.DataFrame, labels: dict, title: str, x: str, y: str, metric
         mean = means[method]
         if mark:
             ax.plot(mean.idxmax(), mean.max(), "o", mfc="white", mec=COLOURS[0], ms=3.5, zorder=4, label=f"highest {metrics[0]}")
-        seeds = own.seed.nunique()
-        ax.set_title(label(method, labels) + (f", n={seeds}" if seeds > 1 else ""), fontsize=6, pad=2)
+        seeds, name = own.seed.nunique(), label(method, labels)
+        ax.set_title(textwrap.fill(name + (f", n={seeds}" if seeds > 1 else ""), 20), fontsize=6, pad=2)
         ax.tick_params(labelsize=6, length=2, pad=1)
         ax.set(xlabel="", ylabel="")
-        if not own_scale:
-            ax.set_ylim(0, None)
+    if not own_scale:
+        axes[0, 0].set_ylim(0, None)                                   # shared, and so after all is drawn
     for ax in axes.flat[len(methods):]:
         ax.axis("off")
     for ax in axes.flat[max(0, len(methods) - columns):len(methods)]:
@@ -114,17 +115,18 @@ def area_figure(curves: pd.DataFrame, labels: dict, title: str, methods: tuple =
     return figure
 
 # %% ../nbs/46_figures.ipynb #d45214d0
-STYLES = ["-", (0, (4, 1.2)), (0, (1, 1)), (0, (4, 1, 1, 1))]       # with the four hues: sixteen lines that can be told apart
+STYLES = ["-", (0, (4, 1.2)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1))]       # with the four hues: twenty lines that can be told apart
 
 def lines_figure(table: pd.DataFrame, labels: dict, title: str, x: str, y: str, ours: str = "slavc"):
-    """All methods of a tidy table (method, seed, x, value) in one picture, means over seeds; `ours` is drawn thicker. Returns a matplotlib figure."""
+    """All methods of a tidy table (method, seed, x, value) in one picture, means over seeds; `ours` is black and thicker. Returns a matplotlib figure."""
     import matplotlib.pyplot as plt
     import seaborn as sns
     methods = in_order(table.method.unique(), labels)
     figure, ax = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
     for k, method in enumerate(methods):
         mean = table[table.method == method].groupby("x").value.mean()
-        ax.plot(mean, color=HUES[k % len(HUES)], ls=STYLES[k // len(HUES) % len(STYLES)], lw=2.2 if method == ours else 1.1, zorder=4 if method == ours else 2, label=label(method, labels))
+        look = dict(color="black", lw=2, zorder=4) if method == ours else dict(color=HUES[k % len(HUES)], ls=STYLES[k // len(HUES) % len(STYLES)], lw=1.1, zorder=2)
+        ax.plot(mean, label=label(method, labels), **look)
     ax.set(ylim=(0, None))
     ax.set_xlabel(x, fontsize=7)
     ax.set_ylabel(y, fontsize=7)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .kinds import KINDS
-from .reports import ORDER, bare, in_order, label, markdown, pick, reported, spread, trained_methods
+from .reports import FLICKR, ORDER, bare, in_order, label, markdown, pick, reported, spread, trained_methods
 
 # %% ../nbs/44_findings.ipynb #6b2cb17e
 def table5(kinds: pd.DataFrame, protocol: str, labels: dict, source: pd.DataFrame, metric="max-F1") -> pd.DataFrame:
@@ -21,16 +21,17 @@ def table5(kinds: pd.DataFrame, protocol: str, labels: dict, source: pd.DataFram
 
     kinds: rows of `by_kind` with the columns method, seed and protocol; labels: method key -> printed name; source: data/reported.csv.
     A cell is the mean over draws, then the mean ± sd over seeds; "sd over draws" is the mean over seeds. The reported columns are
-    the paper's VGG-SS models on Extended VGG-SS, nan where it has none.
+    the paper's models on Extended VGG-SS and Extended Flickr-SoundNet, nan where it has none.
     """
     own = kinds[(kinds.protocol == protocol) & (kinds.metric == metric)]
     names, rows = list(dict.fromkeys(own.kind)), []
     for method in in_order(own.method.unique(), labels):
         mine, name = own[own.method == method], label(method, labels)
         of = {kind: mine[mine.kind == kind] for kind in names}
-        rows.append({"Method": name, "seeds": "-" if method in ORDER else mine.seed.nunique(), **{kind: spread(of[kind]["mean"]) for kind in names},
+        rows.append({"Method": name, **{kind: spread(of[kind]["mean"]) for kind in names}, "seeds": "-" if method in ORDER else mine.seed.nunique(),
                      f"sd over draws ({', '.join(names)})": ", ".join(f"{of[kind].sd.mean():.1f}" for kind in names),
-                     **{f"{kind} (reported)": reported(5, name, metric, f"no_early_stop|negatives={KINDS.get(kind)}", source=source) for kind in names}})
+                     **{f"{kind} (reported{flickr})": reported(5, name, metric, f"no_early_stop|negatives={KINDS.get(kind)}", dataset, source)
+                        for flickr, dataset in (("", "Extended VGG-SS"), (", Flickr", FLICKR)) for kind in names}})
     return pd.DataFrame(rows)
 
 # %% ../nbs/44_findings.ipynb #30c0e872
@@ -200,36 +201,46 @@ def _change(found, run, metric="AP"):
     row = rows.iloc[0]
     return f"{round(row.difference, 1) + 0.0:+.1f} {metric} [{row['from']:.1f}, {row['to']:.1f}]" + ("" if row.verdict != "not shown" else ", not sure")
 
-def in_short(results: pd.DataFrame, listened: pd.DataFrame, found: pd.DataFrame, protocol: str, labels: dict, long: dict) -> list:
-    """At most seven sentences about what came out, with numbers. results: of all regimes; listened: rows of `evaluation.heard`; found: by `effects.effects`; labels, long: method key -> printed name of
-    either regime. A sentence whose rows a profile does not have is left out."""
+def in_short(results: pd.DataFrame, listened: pd.DataFrame, found: pd.DataFrame, unheard: pd.DataFrame, protocol: str, labels: dict, long: dict) -> list:
+    """At most seven sentences about what came out, each the answer to a question, with numbers (Markdown).
+
+    results: of all regimes; listened: rows of `evaluation.heard`; found: by `effects.effects`; unheard: results of the second test; labels, long: method key -> printed
+    name of either regime. A sentence whose rows a profile does not have is left out.
+    """
     said, name = [], lambda m: bare((labels | long)[m])
+    value = lambda m, metric, table=results: _mean(table, m, metric, protocol)
+    there = lambda *methods: set(methods) <= set(labels) & set(results.method)
     if long:
         lost = {m: (_lost(results, m, "LocAcc", protocol), _lost(results, m, "AP", protocol)) for m in long}
         fell = [f"{name(m)} loses {a:.1f} of {x:.1f} LocAcc and {b:.1f} of {y:.1f} AP" for m, ((a, x), (b, y)) in lost.items() if a > 0 or b > 0]
         rose = [f"{name(m)} is at its best at the end, {x:.1f} LocAcc and {y:.1f} AP" for m, ((a, x), (b, y)) in lost.items() if not (a > 0 or b > 0)]
-        said.append("Trained for long, from the best tested epoch to the last: " + "; ".join(fell + rose) + ".")
+        said.append("**Do methods overfit?** Trained for long, from the best tested epoch to the last, " + "; ".join(fell + rose) + ".")
     settings = [(what, _change(found, run)) for what, run in (("without visual dropout", "visual-dropout-0"), ("with visual dropout 0.9", "visual-dropout-90"), ("without targets", "momentum-none"), ("with momentum 0.999", "momentum-999"))]
     if any(change for _, change in settings):
-        said.append("Against SLAVC as we train it for long: " + "; ".join(f"{what} {change}" for what, change in settings if change) + ".")
-    skill = {m: _mean(results, m, "presence skill", protocol) for m in [*labels, "ogl"] if m in set(results.method)}
+        said.append("**Do visual dropout and momentum help?** Against SLAVC as we train it for long: " + "; ".join(f"{what} {change}" for what, change in settings if change) + ".")
+    skill = {m: value(m, "presence skill") for m in [*labels, "ogl"] if m in set(results.method)}
     if "slavc" in skill and len(skill) > 1:
         best = max((m for m in skill if m != "slavc"), key=lambda m: skill[m])
-        said.append(f"Whether anything visible sounds: SLAVC's presence skill is {skill['slavc']:.0f} (0 is chance, 100 a detector that is perfect but does not know where it is right), the best of the others' is {skill[best]:.0f} ({label(best, labels)}).")
+        said.append(f"**Who tells best whether anything visible sounds?** SLAVC's presence skill is {skill['slavc']:.0f}, the best of the others' {skill[best]:.0f} ({bare(label(best, labels))}); 0 is chance, 100 a perfect "
+                    "detector of presence that does not know where it is right.")
     if change := _change(found, "one-space"):
-        said.append(f"The factorisation: one space instead of two changes {change} and {_change(found, 'one-space', 'LocAcc')}.")
-    parts = [(branch, _change(found, f"{branch}-momentum"), _change(found, f"{branch}-momentum", "LocAcc")) for branch in ("loc", "avc")]
-    if all(ap for _, ap, _ in parts):
-        said.append("The branches: maps of " + "; maps of ".join(f"*{branch}* alone {ap} and {loc}" for branch, ap, loc in parts) + ", against both together.")
-    if {"slavc", "ezvsl"} <= set(labels) & set(results.method):
-        bounds = {m: _mean(results, m, "LocAcc", protocol) for m in ("whole-image", "center-prior", "ogl") if m in set(results.method)}
-        said.append(f"The lead over EZ-VSL: {_mean(results, 'slavc', 'AP', protocol) - _mean(results, 'ezvsl', 'AP', protocol):+.1f} AP and "
-                    f"{_mean(results, 'slavc', 'LocAcc', protocol) - _mean(results, 'ezvsl', 'LocAcc', protocol):+.1f} LocAcc; SLAVC's LocAcc is {_mean(results, 'slavc', 'LocAcc', protocol):.1f}"
-                    + "".join(f", {label(m, labels)} {value:.1f}" for m, value in bounds.items()) + ".")
+        parts = [(branch, _change(found, f"{branch}-momentum"), _change(found, f"{branch}-momentum", "LocAcc")) for branch in ("loc", "avc")]
+        branches = "; ".join(f"*{branch}* alone {ap}, {loc}" for branch, ap, loc in parts if ap)
+        said.append(f"**What is the factorisation worth?** One space instead of two changes {change}, {_change(found, 'one-space', 'LocAcc')}" + (f"; of the two branches, against both together, {branches}" if branches else "") + ".")
+    if there("slavc", "ezvsl"):
+        lead = [value("slavc", metric) - value("ezvsl", metric) for metric in ("AP", "LocAcc")]
+        short = [value("ezvsl", metric) - value("ezvsl-short", metric) for metric in ("AP", "LocAcc")] if there("ezvsl-short") else []
+        bounds = {m: value(m, "LocAcc") for m in ("whole-image", "center-prior", "ogl") if m in set(results.method)}
+        said.append(f"**How much of the lead over EZ-VSL is optimisation?** The lead is {lead[0]:+.1f} AP and {lead[1]:+.1f} LocAcc"
+                    + (f"; had EZ-VSL been given a shorter warm-up, it would be {lead[0] + short[0]:+.1f} and {lead[1] + short[1]:+.1f}" if short else "")
+                    + (f" (LocAcc of SLAVC {value('slavc', 'LocAcc'):.1f}, " + ", ".join(f"{label(m, labels)} {v:.1f}" for m, v in bounds.items()) + ")" if bounds else "") + ".")
     own = listened[(listened.frames == "all") & listened.method.isin(labels)].set_index("method")
     if len(own):
-        order = [m for m in ("slavc", "ezvsl", "lvs", "sspl") if m in own.index] or list(own.index[:4])
-        said.append("Does it listen: with another clip's sound LocAcc goes " + ", ".join(f"from {own.own[m]:.1f} to {own.other[m]:.1f} for {name(m)}" for m in order) + ".")
+        order = [m for m in ("slavc", "ezvsl", "lvs", "fnac") if m in own.index] or list(own.index[:4])
+        said.append("**Do they listen?** With another clip's sound LocAcc goes " + ", ".join(f"from {own.own[m]:.1f} to {own.other[m]:.1f} for {name(m)}" for m in order) + ".")
+    if len(unheard) and there("slavc"):
+        order = [m for m in ("slavc", "ezvsl", "lvs", "fnac", "ogl", "center-prior") if m in set(unheard.method) & set(results.method)]
+        said.append("**And what was never heard in training?** On a second test of other categories LocAcc is " + ", ".join(f"{value(m, 'LocAcc', unheard):.1f} for {bare(label(m, labels))} ({value(m, 'LocAcc'):.1f} on what was heard)" for m in order) + ".")
     return said
 
 # %% ../nbs/44_findings.ipynb #70acb439

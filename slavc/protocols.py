@@ -210,7 +210,7 @@ def score_clips(maps, map_range, pairs: pd.DataFrame, boxes: dict, protocol="pap
     def score_confidence(rows):
         if top:
             score = enlarged(rows)
-            confidence = top_quarter(score, Ranks(score, keep=False))
+            confidence = top_quarter(score, Ranks(score))
         else:
             confidence = to_score(raw(rows).flatten(1).amax(1).double(), map_range)
         table["confidence"][rows] = confidence.cpu()

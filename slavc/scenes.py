@@ -8,7 +8,7 @@ __all__ = ['SETTINGS', 'EDGES', 'SPEEDS', 'Sprite', 'Bank', 'world_settings', 'd
            'SceneWorld']
 
 # %% ../nbs/04_scenes.ipynb #9d291cd8
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -56,6 +56,11 @@ class Bank:
             raise ValueError(f"no picture for the sounding categories {', '.join(empty)}. Check the manifest.")
         self.loud = [i for i, s in enumerate(self.sprites) if s.category]
         self.mute = [i for i, s in enumerate(self.sprites) if not s.category]
+
+    def only(self, categories) -> "Bank":
+        "The same material, but of all that sounds only these categories."
+        kept = set(categories)
+        return replace(self, sprites=[s for s in self.sprites if not s.category or s.category in kept], recordings={c: self.recordings[c] for c in self.categories if c in kept})
 
 # %% ../nbs/04_scenes.ipynb #dca71313
 SETTINGS = dict(

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .audio import log_spectrogram
+from .audio import standard_spectrogram
 from .clips import First, TrainClips, files_hash, whole_batches
 from .distributed import collect, connect, join, launch, mean_over, own_random, place, same_buffers, share
 from .encoders import LITE0, build_trunks, normalise_frames
@@ -53,10 +53,7 @@ class Inputs:
             images[name] = images[name].contiguous(memory_format=torch.channels_last)
             if self.lower is not None:
                 images[name] = self.lower(images[name])
-        waves = waves.float() / 32767 if waves.dtype == torch.int16 else waves
-        spec = log_spectrogram(waves, window=self.audio["window"], hop=self.audio["hop"], rate=self.rate, mels=self.audio.get("mels", 0))
-        spec = (spec.float() - self.audio["mean"]) / self.audio["std"]
-        return images | {"spec": spec, "index": torch.as_tensor(index).to(self.device, non_blocking=True)}
+        return images | {"spec": standard_spectrogram(waves, self.audio, self.rate), "index": torch.as_tensor(index).to(self.device, non_blocking=True)}
 
 def epoch_batches(clips, size: int, seed: int, epoch: int, batch: int, first: int, loaders: int, pinned: bool = False):
     """This process's share of the batches `first`, `first` + 1, ... of an epoch as (frames, waves, index, flips), or what `FeatureClips.training` gives. Order and crops follow from (seed, epoch).
@@ -295,8 +292,13 @@ def predict(localize, clips, pairs: pd.DataFrame, inputs: Inputs, batch: int = 6
     for first, (frames, waves) in zip(own, whole_batches(clips, inputs, places, [range(first, min(first + batch, len(pairs))) for first in own])):
         ready = inputs(frames, waves)
         maps[first] = localize(ready["frame"], ready["spec"]).float().cpu().numpy()
-    maps = collect(maps)
-    return np.concatenate([maps[first] for first in sorted(maps)])
+    maps, whole = collect(maps), None
+    for first in sorted(maps):
+        part = maps.pop(first)                                                # one by one: maps of 224 places a side are large
+        if whole is None:
+            whole = np.empty((len(pairs), *part.shape[1:]), part.dtype)
+        whole[first:first + len(part)] = part
+    return whole
 
 # %% ../nbs/40_training.ipynb #ccbbfe4f
 def save_maps(path, pairs: pd.DataFrame, maps, map_range, epochs=None):
@@ -359,7 +361,7 @@ def tested_epochs(epochs: int, every: int) -> list:
     return sorted({1, *range(every, epochs + 1, every), max(1, epochs - 1), epochs})
 
 def open_inputs(params: dict, data, weights, split: str, count: int = 0):
-    """The clips of "train" or "test" as training sees them: features beside `weights` with encoders.cache, else the pack. count: only the first so many, 0 for all (ValueError if there are fewer)."""
+    """The clips of "train", "test" or "test/unheard" as training sees them: features beside `weights` with encoders.cache, else the pack. count: only the first so many, 0 for all (ValueError if there are fewer)."""
     if params["encoders"].get("cache"):
         return FeatureClips(Path(weights).parent / split, count if split == "train" else 0)
     clips = open_clips(params, data, split)
@@ -389,8 +391,8 @@ def train_method(params: dict, name: str, data, weights, folder, progress=True) 
     data: folder of `prepare`, of which only train/ and test/ are opened. weights: the visual trunk, see `build_method`; with encoders.cache the folders train/ and test/ of
     features lie beside it (`features.write_features`). Of the options, `clips` takes only the first so many training clips (0: all), and `every` says after how many epochs the
     test maps are kept: the first, every so many, and the last two.
-    Writes `folder`/seed-K.safetensors (the last epoch) `folder`/maps-K.npz (the test maps and their epochs) and
-    `folder`/other-K.npz (maps of the last epoch for the test's frames with another clip's sound, `listening.other_sounds`).
+    Writes `folder`/seed-K.safetensors (the last epoch), `folder`/maps-K.npz (the test maps and their epochs) and, of the last epoch,
+    `folder`/other-K.npz (maps of the test's frames with another clip's sound, `pairing.other_sounds`) and, where there is a second test, `folder`/unheard-K.npz.
     Resumable state lives beside `folder`, in .state/, because DVC empties a stage's outputs before it runs; it is removed at the end.
     params["processes"] other than 1 (0: one per GPU) starts so many here, unless `torchrun` did already; the first one writes.
     """
@@ -401,15 +403,19 @@ def train_method(params: dict, name: str, data, weights, folder, progress=True) 
     if encoders.get("cache") and (other := [k for k in entry.get("encoders", {}) if k not in OWN]):
         raise ValueError(f"methods.{name}.encoders.{other[0]}: all methods share the features that the `encode` stage made; a method's own may be only {', '.join(OWN)}.")
     weights = None if encoders.get("visual_weights") == "none" else weights
-    clips, tests = (open_inputs(params | dict(encoders=encoders), data, weights, split, options.get("clips", 0)) for split in ("train", "test"))
-    pairs, other = (pd.read_csv(Path(data) / "test" / f"{name}.csv", dtype=str, keep_default_na=False) for name in ("pairs", "other"))
+    splits = ["train", "test"] + (["test/unheard"] if (Path(data) / "test" / "unheard").is_dir() else [])
+    clips, tests, *unheard = (open_inputs(params | dict(encoders=encoders), data, weights, split, options.get("clips", 0)) for split in splits)
+    listed = lambda file: pd.read_csv(Path(data) / "test" / file, dtype=str, keep_default_na=False)
+    pairs, ends = listed("pairs.csv"), {"other": (tests, listed("other.csv"))}           # what only the last epoch is tried on: file -> (clips, pairs)
+    if unheard:
+        ends["unheard"] = unheard[0], listed("unheard/pairs.csv")
     torch.set_num_threads(options["threads"])
     device = join(options["device"])
     first = place()[0] == 0
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False            # would write every new tensor once more
-    material = [files_hash(clips.folder if encoders.get("cache") else Path(data) / "train"), files_hash(tests.folder if encoders.get("cache") else Path(data) / "test"), hashlib.sha256(Path(weights).read_bytes()).hexdigest() if weights and Path(weights).is_file() else weights]
-    rows, states, extra, tested = [], [], None, tested_epochs(options["epochs"], options.get("every", 1))
+    material = [*(files_hash(Path(weights).parent / split if encoders.get("cache") else Path(data) / split) for split in splits), hashlib.sha256(Path(weights).read_bytes()).hexdigest() if weights and Path(weights).is_file() else weights]
+    rows, states, extra, looked, tested = [], [], None, None, tested_epochs(options["epochs"], options.get("every", 1))
     for seed in entry["seeds"]:
         about = dict(module=entry["module"], hyper=entry["hyper"], encoders=encoders, audio=audio, rate=clips.rate, seconds=params["world"].get("seconds", 3.0), size=size, train=options, seed=seed)
         torch.manual_seed(seed)
@@ -420,8 +426,11 @@ def train_method(params: dict, name: str, data, weights, folder, progress=True) 
             if hasattr(method, "from_features"):
                 inputs.extra = extra = extra or method.from_features(clips)
             elif hasattr(method, "views"):
-                extra = extra or cached_views(method.views, open_clips(params, data, "train"), lower, size, params["world"]["seed"], len(clips), progress and first)
-                inputs.extra = extra                                           # drawn once, for all seeds
+                if extra is None:                                              # drawn once, for all seeds
+                    about_views = fingerprint([entry["hyper"], encoders, size, len(clips), material], {*USED, entry["module"]})
+                    looked = Path(folder).parent / ".state" / f"views-{name}-{about_views}-{place()[0]}"
+                    extra = cached_views(method.views, open_clips(params, data, "train"), lower, size, params["world"]["seed"], len(clips), looked, progress and first)
+                inputs.extra = extra
         else:
             inputs = Inputs(size, clips.rate, audio, device, lower, options["loaders"])
         numbers = about | dict(train={k: v for k, v in options.items() if k not in IDLE})
@@ -437,14 +446,17 @@ def train_method(params: dict, name: str, data, weights, folder, progress=True) 
 
         losses = fit(method, clips, inputs, options, seed, states[-1] / "state.safetensors", mark, after_epoch, progress)
         rows += [dict(seed=seed, epoch=e + 1, loss=loss) for e, loss in enumerate(losses)]
-        heard = predict(method.localize, tests, other, inputs)
+        last = {file: predict(method.localize, of, which, inputs) for file, (of, which) in ends.items()}
         if not first:
             continue
         maps = [load_checkpoint(states[-1] / f"maps-{e:03d}.safetensors", mark)[0]["map"].numpy() for e in (epoch - 1 for epoch in tested)]
         frozen = {f"lower.{k}": v for k, v in kept_of(lower, encoders).items()}
         save_checkpoint(Path(folder) / f"seed-{seed}.safetensors", method.state_dict() | frozen, about)
         save_maps(Path(folder) / f"maps-{seed}.npz", pairs, np.stack(maps), method.range, tested)
-        save_maps(Path(folder) / f"other-{seed}.npz", other, heard[None], method.range, tested[-1:])
+        for file, (_, which) in ends.items():
+            save_maps(Path(folder) / f"{file}-{seed}.npz", which, last[file][None], method.range, tested[-1:])
+    if looked is not None:
+        shutil.rmtree(looked)
     for state in states if first else ():
         gone = state.with_suffix(".done")
         shutil.rmtree(gone, ignore_errors=True)

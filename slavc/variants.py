@@ -9,12 +9,14 @@ __all__ = ['variants']
 def variants(params: dict) -> dict:
     """What Table 4 and the ledger train besides the default rows: name -> a block like those of params["methods"], with one setting changed, and `of`, the method whose block it is.
 
-    A setting of the training loop (params["train"]) is changed there, any other in the method's `hyper`.
+    A setting of the training loop (params["train"]) is changed there, any other in the method's `hyper`. These tables show the last epoch, so that only the ends of training are tested.
     """
     block, found = params["ablations"], {}
     for name, row in block["grid"].items():
         change = {key: value for key, value in row.items() if key != "of"}
         base = params["methods"][row["of"]]
         where = "train" if set(change) <= set(params["train"]) else "hyper"
-        found[name] = base | {"label": name, "of": row["of"], "seeds": block["seeds"], where: base[where] | change}
+        ends = {"every": (params["train"] | base["train"])["epochs"]}
+        entry = base | {"label": name, "of": row["of"], "seeds": block["seeds"], "train": base["train"] | ends}
+        found[name] = entry | {where: entry[where] | change}
     return found

@@ -75,7 +75,12 @@ def test_prepare_smoke_world(tmp_path):
     counts = table1(pairs, boxes)
     assert counts["Total Pos"] == counts["Total Neg"] == 40 and counts["Hard Neg"] == round(0.25 * (40 - counts["Real Neg"]))
     visible = {p.name for p in (tmp_path / "test").iterdir()}
-    assert visible == {"frames.npy", "waves.npy", "pack.json", "pairs.csv", "other.csv"}
+    assert visible == {"frames.npy", "waves.npy", "pack.json", "pairs.csv", "other.csv", "unheard"}
+    assert {p.name for p in (tmp_path / "test/unheard").iterdir()} == visible - {"unheard"}
+    wrong = params | dict(world=params["world"] | dict(name="procedral"))
+    with pytest.raises(ValueError, match="known worlds"):
+        prepare(wrong, tmp_path)                                   # a typo takes nothing away
+    assert len(read_truth(tmp_path, "unheard")[1]) == 20
     assert set(json.loads((tmp_path / "test" / "pack.json").read_text())) == {"rate", "ids"}
     for name in ("pairs", "other"):
         assert (tmp_path / "test" / f"{name}.csv").read_text().splitlines()[0] == "video,audio"
@@ -137,10 +142,11 @@ def test_a_folder_world_goes_through_the_pipeline(tmp_path, cached, monkeypatch)
     facts = encode(params, tmp_path / "data", tmp_path / "encoder", progress=False)
     assert (tmp_path / "encoder/train/visual.npy").exists() == cached == ("variance kept" in facts)
     train_method(params, "ezvsl", tmp_path / "data", trunk_file, tmp_path / "run", progress=False)
-    *_, listened = evaluate_controls(params, tmp_path / "data", trunk_file, tmp_path / "controls")
+    *_, listened, unheard = evaluate_controls(params, tmp_path / "data", trunk_file, tmp_path / "controls")
     assert set(listened.method) == {"ogl", "center-prior", "whole-image"} and (listened["drop"] == 0).all()
-    results, kinds, shown, curves, listened = evaluate_method(params, "ezvsl", tmp_path / "data", tmp_path / "run", tmp_path / "controls/maps-ogl.npz")
+    results, kinds, shown, curves, listened, none = evaluate_method(params, "ezvsl", tmp_path / "data", tmp_path / "run", tmp_path / "controls/maps-ogl.npz")
     assert set(results.method) == {"ezvsl", "ezvsl+ogl"} and shown["ezvsl"] and listened.seeds.tolist() == [1]
+    assert len(unheard) == len(none) == 0 and set(none) == set(results)                     # real data has no second test
     method, inputs = load_method(tmp_path / "run/seed-0.safetensors")                       # on frames, whatever it was trained on
     tests = open_clips(params, tmp_path / "data", "test")
     written, maps, _ = read_maps(tmp_path / "run/maps-0.npz")
