@@ -302,12 +302,17 @@ def assets():
         fail(error)
 
 @app.command()
-def show(params: Path = typer.Argument(Path("params.yaml"), help="a params.yaml")):
+def show(params: Path = typer.Argument(Path("params.yaml"), help="a params.yaml"),
+         page: Path = typer.Option(None, help="write the page of all tables and figures into this one file, its pictures inside, and print nothing else")):
     """Print the main tables of a profile and where its reports are."""
+    from slavc.clips import write_text
+    from slavc.page import single_file
     from slavc.params import load_params
     try:
         values = load_params(params)
         folder, ablations = Path("reports", values["profile"]), bool(values["ablations"]["of"])
+        if page is not None:
+            return write_text(page, single_file(values["page"]))
         for name in ("table1", "table2", "table3", *(f"table4{letter}" for letter in "abcd" if ablations), "table5"):
             typer.echo((folder / f"{name}.md").read_text())
     except EXPECTED as error:

@@ -117,7 +117,7 @@ def test_committed_pages_stand_alone(params):
     path = ROOT / values["page"]
     page = path.read_text()
     assert not re.search(r'(src|href)="(https?:)?//', page) and "<script" not in page and page.count("<h2") >= 12
-    for link in set(re.findall(r'href="([^"]+)"', page)):
+    for link in set(re.findall(r'(?:href|src)="([^"]+)"', page)):
         target, _, mark = link.partition("#")
         assert (path.parent / target).is_file() if target else f'id="{mark}"' in page, link
 

@@ -89,9 +89,11 @@ def test_the_page_stands_alone(smoke):
     for title in ("Table 1", "Table 2", "Table 3", "Figure 2", "Figure 3", "Table 4", "Table 5", "Frames and maps", "ledger"):
         assert f">{title}" in page or title in re.findall(r"<h2[^>]*>(?:Beyond the paper: the )?([^<,]+)", page), title
     assert not re.search(r'(src|href)="(https?:)?//', page) and "<script" not in page and "(no record)" not in page
-    for link in set(re.findall(r'href="([^"]+)"', page)):
+    for link in set(re.findall(r'(?:href|src)="([^"]+)"', page)):
         target, _, mark = link.partition("#")
         assert (folder / target).exists() if target else f'id="{mark}"' in page, link
+    run("slavc", "show", "profiles/smoke/params.yaml", "--page", "runs/alone.html", cwd=smoke)
+    assert not re.search(r'src="(?!data:image/)', (smoke / "runs/alone.html").read_text())         # pictures inside
     records = smoke / "reports/smoke/notebooks"
     made = {p.stem for p in records.glob("*.html")}
     assert {"prepare", "train-slavc", "ablate-one-space", "effects-slavc", "table4-slavc"} <= made and made >= {p.stem for p in records.glob("*.json")}
