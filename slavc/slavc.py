@@ -15,7 +15,7 @@ from .momentum import ema_update, make_target
 
 # %% ../nbs/13_slavc.ipynb #averaged
 class Averaged(nn.Module):
-    """Two trunks, their joint spaces, and slowly moving copies of all of them, the targets (paper, Sec. 3.4).
+    """Two trunks, their joint spaces, and slowly moving copies of all of them, the targets (the hats of Eq. 6).
 
     `visual`, `audio`: trunks with attribute `channels`. `dim`: of the spaces, one `Projection` for each name in `spaces`.
     `momentum`: m of the targets; None has no targets. Raises ValueError for m outside [0, 1].
