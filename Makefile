@@ -6,7 +6,7 @@ JOBS ?= 2
 # VERBOSE=1: all that DVC and the stages say
 REPRO = slavc repro --prepared --jobs $(JOBS) $(if $(VERBOSE),--verbose)
 
-.PHONY: env lock repro quick smoke search check test bench soak
+.PHONY: env lock repro quick smoke search check test docs bench soak
 
 env: .venv/made
 
@@ -19,7 +19,7 @@ lock: env
 	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 # the chapters are what counts: modules are exported again whenever either has changed
-.venv/exported: .venv/made $(wildcard nbs/*.ipynb slavc/*.py)
+.venv/exported: .venv/made $(wildcard nbs/*.ipynb nbs/*/*.ipynb slavc/*.py slavc/*/*.py)
 	nbdev_export
 	@touch $@
 
@@ -28,18 +28,19 @@ repro: env .venv/exported
 	slavc show
 
 smoke: env
-	$(REPRO) profiles/smoke/params.yaml
-	slavc show profiles/smoke/params.yaml
+	$(REPRO) profiles/smoke.yaml
+	slavc show profiles/smoke.yaml
 
 # Table 3 of the default world from fewer clips: the first thing to try
 quick: env
-	$(REPRO) profiles/quick/params.yaml
-	slavc show profiles/quick/params.yaml
+	$(REPRO) profiles/quick.yaml
+	slavc show profiles/quick.yaml
 
 # four tries of every method on the validation draw, by which the settings of params.yaml are chosen
 search: env
-	$(REPRO) profiles/search/params.yaml
-	slavc show profiles/search/params.yaml
+	$(REPRO) profiles/search.yaml
+	mkdir -p reports/search && cp profiles/search/reports/tables/search.* reports/search/
+	slavc show profiles/search.yaml
 
 # one thread a process; and what a test frees goes back to the machine, where glibc would keep it for the next one
 QUIETLY := OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4194304
@@ -51,6 +52,10 @@ check: env
 test: env
 	-slavc assets
 	$(QUIETLY) pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# the chapters as a site, offline: _docs/html/index.html
+docs: env
+	python docs/build.py
 
 # speed and memory, as ratios against the obvious alternative in the same run: reports/bench.md, with a GPU reports/bench-cuda.md
 bench: env

@@ -8,6 +8,7 @@ sweeps as loops over clips. The re-statement is timed on a part of the clips and
     python bench/evaluation.py              everything (some minutes)
     python bench/evaluation.py --quick      a tenth of the clips
 """
+
 import argparse
 import json
 import resource
@@ -20,8 +21,8 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from slavc.boxes import gt_map
-from slavc.protocols import score_clips, summarise
+from slavc.data.boxes import gt_map
+from slavc.score.protocols import score_clips, summarise
 
 RANGE = (-1.0, 1.0)
 BLOCK = 2048  # clips made and scored at a time where memory is measured
@@ -39,10 +40,21 @@ def clips_from(start: int, stop: int):
         size, peak = rng.uniform(0.2, 0.9, 2), rng.uniform(0, 1, 2)
         corner = rng.uniform(0, 1, 2) * (1 - size)
         at = corner + size / 2 if i % 2 == 0 and rng.random() < 0.7 else peak
-        bump = np.exp(-((cell - at[0]) ** 2)[None, :] / 0.08 - ((cell - at[1]) ** 2)[:, None] / 0.08)
-        maps[i - start] = bump * rng.uniform(0.3, 0.6 + 0.2 * (i % 2 == 0)) + rng.normal(0, 0.05, (7, 7)) - 0.2
-        kind = "positive" if i % 2 == 0 else ("real", "easy", "easy", "hard")[i // 2 % 4]
-        rows.append((f"v{i}", f"v{i}" if kind in ("positive", "real") else f"v{i - 1}", kind))
+        bump = np.exp(
+            -((cell - at[0]) ** 2)[None, :] / 0.08
+            - ((cell - at[1]) ** 2)[:, None] / 0.08
+        )
+        maps[i - start] = (
+            bump * rng.uniform(0.3, 0.6 + 0.2 * (i % 2 == 0))
+            + rng.normal(0, 0.05, (7, 7))
+            - 0.2
+        )
+        kind = (
+            "positive" if i % 2 == 0 else ("real", "easy", "easy", "hard")[i // 2 % 4]
+        )
+        rows.append(
+            (f"v{i}", f"v{i}" if kind in ("positive", "real") else f"v{i - 1}", kind)
+        )
         if kind == "positive":
             boxes[f"v{i}"] = (224 * np.r_[corner, corner + size]).astype(np.int64)[None]
     return maps, pd.DataFrame(rows, columns=["video", "audio", "kind"]), boxes
@@ -53,7 +65,9 @@ def clips_from(start: int, stop: int):
 
 def released_clip(raw, boxes):
     """One clip: (confidence, cIoU, area). raw: tensor [7, 7]; boxes: [k, 4] on the grid, or None for a negative."""
-    big = F.interpolate(raw[None, None], (224, 224), mode="bicubic", align_corners=True)[0, 0].numpy()
+    big = F.interpolate(
+        raw[None, None], (224, 224), mode="bicubic", align_corners=True
+    )[0, 0].numpy()
     score = (big - RANGE[0]) / (RANGE[1] - RANGE[0])
     confidence = np.sort(score.flatten())[-score.size // 4 :].mean()
     low, high = score.min(), score.max()
@@ -83,22 +97,48 @@ def released_counts(clips, threshold, bar):
 def released_report(positive, ciou, confidence, area):
     """All metrics of the released report: every subset at two bars."""
     report = {}
-    bounds = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 144**2), "huge": (144**2, 1e9)}
+    bounds = {
+        "small": (0, 32**2),
+        "medium": (32**2, 96**2),
+        "large": (96**2, 144**2),
+        "huge": (144**2, 1e9),
+    }
     for bar in (0.5, 0.75):
         for name in ("all", "visible", *bounds):
             low, high = bounds.get(name, (0, 1e9))
-            keep = [i for i in range(len(positive)) if name == "all" or positive[i] and low <= area[i] < high]
+            keep = [
+                i
+                for i in range(len(positive))
+                if name == "all" or positive[i] and low <= area[i] < high
+            ]
             if not keep:
                 continue
             clips = [(positive[i], ciou[i], confidence[i]) for i in keep]
             ordered = np.sort([c for _, _, c in clips])
-            points = [released_counts(clips, t, bar) for t in ordered[:-1][:: -max(1, len(clips) // 200)]]
+            points = [
+                released_counts(clips, t, bar)
+                for t in ordered[:-1][:: -max(1, len(clips) // 200)]
+            ]
             best = [max(p for p, _ in points[k:]) for k in range(len(points))]
-            ap = sum(best[k] * (points[k + 1][1] - points[k][1]) for k in range(len(points) - 1))
-            f1 = [2 * p * r / (p + r) if p + r else 0.0 for p, r in (released_counts(clips, t, bar) for t in ordered[:: max(1, len(clips) // 10)])]
+            ap = sum(
+                best[k] * (points[k + 1][1] - points[k][1])
+                for k in range(len(points) - 1)
+            )
+            f1 = [
+                2 * p * r / (p + r) if p + r else 0.0
+                for p, r in (
+                    released_counts(clips, t, bar)
+                    for t in ordered[:: max(1, len(clips) // 10)]
+                )
+            ]
             u = np.array([u for p, u, _ in clips if p])
             auc = np.trapezoid([(u >= 0.05 * k).mean() for k in range(21)], dx=0.05)
-            report[f"{name}@{100 * bar:.0f}"] = {"AP": 100 * ap, "max-F1": 100 * max(f1), "LocAcc": 100 * (u >= bar).mean(), "AUC": 100 * auc}
+            report[f"{name}@{100 * bar:.0f}"] = {
+                "AP": 100 * ap,
+                "max-F1": 100 * max(f1),
+                "LocAcc": 100 * (u >= bar).mean(),
+                "AUC": 100 * auc,
+            }
     return report
 
 
@@ -123,17 +163,33 @@ def speed(count: int, part: int):
     tensors = torch.from_numpy(maps[:part])
     released_clip(tensors[0], boxes["v0"])
     first = clock()
-    one = [released_clip(raw, boxes.get(video)) for raw, video in zip(tensors, pairs["video"])]
+    one = [
+        released_clip(raw, boxes.get(video))
+        for raw, video in zip(tensors, pairs["video"])
+    ]
     clip_time = (clock() - first) / part
-    apart = max(abs(a - b) for (a, _, _), b in zip(one, table["confidence"])), max(abs(a - b) for (_, a, _), b in zip(one, table["ciou"]))
+    apart = (
+        max(abs(a - b) for (a, _, _), b in zip(one, table["confidence"])),
+        max(abs(a - b) for (_, a, _), b in zip(one, table["ciou"])),
+    )
 
     # the sweeps need no maps: their input is the table, whole
-    lists = [(table["kind"] == "positive").tolist(), table["ciou"].tolist(), table["confidence"].tolist(), table["area"].tolist()]
+    lists = [
+        (table["kind"] == "positive").tolist(),
+        table["ciou"].tolist(),
+        table["confidence"].tolist(),
+        table["area"].tolist(),
+    ]
     first = clock()
     theirs = released_report(*lists)
     sweep_time = clock() - first
-    gap = max(abs(theirs[f"{s}@{100 * bar:.0f}"][m] - ours[bar][s][m]) for bar in ours for s in ("all", "visible", "medium", "large", "huge")
-              for m in ("AP", "max-F1", "LocAcc", "AUC") if f"{s}@{100 * bar:.0f}" in theirs)
+    gap = max(
+        abs(theirs[f"{s}@{100 * bar:.0f}"][m] - ours[bar][s][m])
+        for bar in ours
+        for s in ("all", "visible", "medium", "large", "huge")
+        for m in ("AP", "max-F1", "LocAcc", "AUC")
+        if f"{s}@{100 * bar:.0f}" in theirs
+    )
     # the release prints LocAcc of all clips so far after every batch (of one, by default)
     cious = table["ciou"].tolist()
     first = clock()
@@ -143,18 +199,34 @@ def speed(count: int, part: int):
     print_time = (clock() - first) / 20
 
     maps_ms, sums_ms = 1e3 * (scored - start) / count, 1e3 * (done - scored) / count
-    clip_ms, sweep_ms, print_ms = 1e3 * clip_time, 1e3 * sweep_time / count, 1e3 * print_time
+    clip_ms, sweep_ms, print_ms = (
+        1e3 * clip_time,
+        1e3 * sweep_time / count,
+        1e3 * print_time,
+    )
     ours_ms, theirs_ms = maps_ms + sums_ms, clip_ms + sweep_ms
     what = "of CPU time" if torch.get_num_threads() == 1 else "on the wall"
-    print(f"threads {torch.get_num_threads()}; {count} clips, half positive, one set of 7 x 7 maps; ms a clip {what}")
-    print(f"  slavc                maps to clips {maps_ms:.3f} + all metrics at two bars {sums_ms:.3f} = {ours_ms:.3f}")
-    print(f"  released, re-stated  maps to clips {clip_ms:.3f} (on {part}) + sweeps {sweep_ms:.3f} = {theirs_ms:.3f}; "
-          f"and {print_ms:.3f} for the line it prints after every clip")
-    print(f"  ratio                {theirs_ms / ours_ms:.1f}; with the printed line {(theirs_ms + print_ms) / ours_ms:.1f}; "
-          f"maps alone {clip_ms / maps_ms:.1f}, metrics alone {sweep_ms / sums_ms:.1f}")
-    print(f"  against the 4.1 ms a clip measured for the released script (three sets of maps, 2 cores): {4.1 / (3 * ours_ms):.1f} for three sets, "
-          f"{4.1 / ours_ms:.1f} for one")
-    print(f"  agreement            confidence {apart[0]:.1e}, cIoU {apart[1]:.1e}, metrics {gap:.1e} points")
+    print(
+        f"threads {torch.get_num_threads()}; {count} clips, half positive, one set of 7 x 7 maps; ms a clip {what}"
+    )
+    print(
+        f"  slavc                maps to clips {maps_ms:.3f} + all metrics at two bars {sums_ms:.3f} = {ours_ms:.3f}"
+    )
+    print(
+        f"  released, re-stated  maps to clips {clip_ms:.3f} (on {part}) + sweeps {sweep_ms:.3f} = {theirs_ms:.3f}; "
+        f"and {print_ms:.3f} for the line it prints after every clip"
+    )
+    print(
+        f"  ratio                {theirs_ms / ours_ms:.1f}; with the printed line {(theirs_ms + print_ms) / ours_ms:.1f}; "
+        f"maps alone {clip_ms / maps_ms:.1f}, metrics alone {sweep_ms / sums_ms:.1f}"
+    )
+    print(
+        f"  against the 4.1 ms a clip measured for the released script (three sets of maps, 2 cores): {4.1 / (3 * ours_ms):.1f} for three sets, "
+        f"{4.1 / ours_ms:.1f} for one"
+    )
+    print(
+        f"  agreement            confidence {apart[0]:.1e}, cIoU {apart[1]:.1e}, metrics {gap:.1e} points"
+    )
     return table
 
 
@@ -179,27 +251,39 @@ def memory(count: int) -> dict:
     table = pd.concat(tables, ignore_index=True)
     summarise(table, "released")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"clips": count, "before": before, "peak": peak, "seconds": time.perf_counter() - start}
+    return {
+        "clips": count,
+        "before": before,
+        "peak": peak,
+        "seconds": time.perf_counter() - start,
+    }
 
 
 def bootstrap_time(table: pd.DataFrame, resamples: int):
     """1,000 resamples of every metric of every subset, where the package has a bootstrap."""
     try:
-        from slavc.bootstrap import bootstrap
+        from slavc.score.bootstrap import bootstrap
     except ImportError:
-        print("bootstrap: skipped, slavc.bootstrap is not there")
+        print("bootstrap: skipped, slavc.score.bootstrap is not there")
         return
     for protocol in ("released", "paper"):
-        for what, options in (("all clips", {"subsets": ("all",)}), ("every subset", {})):
+        for what, options in (
+            ("all clips", {"subsets": ("all",)}),
+            ("every subset", {}),
+        ):
             start = time.perf_counter()
             bootstrap(table, protocol, resamples=resamples, **options)
-            print(f"bootstrap, {resamples} resamples of {len(table)} clips, protocol {protocol}, {what}: {time.perf_counter() - start:.1f} s")
+            print(
+                f"bootstrap, {resamples} resamples of {len(table)} clips, protocol {protocol}, {what}: {time.perf_counter() - start:.1f} s"
+            )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the clips")
-    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)  # one measurement, in a process of its own
+    parser.add_argument(
+        "--memory", type=int, help=argparse.SUPPRESS
+    )  # one measurement, in a process of its own
     options = parser.parse_args()
     if options.memory:
         print(json.dumps(memory(options.memory)))
@@ -209,12 +293,21 @@ def main():
     table = speed(count, 300)
     paper_protocol(count)
     bootstrap_time(table, 1000 // scale)
-    print("peak memory of a process that scores a list block by block (MiB; most of it is Python and torch themselves)")
+    print(
+        "peak memory of a process that scores a list block by block (MiB; most of it is Python and torch themselves)"
+    )
     for n in (count, 200_000 // scale):
-        done = subprocess.run([sys.executable, __file__, "--memory", str(n)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, __file__, "--memory", str(n)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         m = json.loads(done.stdout)
-        print(f"  {m['clips']:7d} clips: {m['peak']:.0f}, of which {m['before']:.0f} before the first block "
-              f"({m['seconds']:.0f} s with making the maps)")
+        print(
+            f"  {m['clips']:7d} clips: {m['peak']:.0f}, of which {m['before']:.0f} before the first block "
+            f"({m['seconds']:.0f} s with making the maps)"
+        )
 
 
 if __name__ == "__main__":

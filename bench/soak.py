@@ -7,6 +7,7 @@ Each target first runs undisturbed. Then it runs in a fresh place and is killed,
 of its own), after a random share of that time, again and
 again; after the last kill it runs to its end. Every file it leaves must hold the same bytes as the undisturbed run's. Ends with an error if one does not.
 """
+
 import argparse
 import hashlib
 import os
@@ -17,18 +18,27 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 
-from slavc.media import write_video
+from slavc.data.media import write_video
+from slavc.plan import profile_folder
 
 ROOT = Path(__file__).resolve().parents[1]
-SMOKE = "profiles/smoke/params.yaml"
+SMOKE = "params.yaml"  # of the folder of profiles/smoke.yaml
 
 
 def digests(folders):
-    return {f"{folder.name}/{p.relative_to(folder)}": hashlib.sha256(p.read_bytes()).hexdigest() for folder in folders for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        f"{folder.name}/{p.relative_to(folder)}": hashlib.sha256(
+            p.read_bytes()
+        ).hexdigest()
+        for folder in folders
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 def family(pid):
@@ -37,7 +47,9 @@ def family(pid):
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                state, parent = (
+                    (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                )
             except OSError:
                 continue
             if state != "Z":
@@ -52,7 +64,7 @@ def family(pid):
 def kill(pid):
     "End a process and all that it started, at once; returns when they are gone."
     members = set()
-    while not members >= (now := set(family(pid))):                # stopped ones start no others
+    while not members >= (now := set(family(pid))):  # stopped ones start no others
         for member in now - members:
             try:
                 os.kill(member, signal.SIGSTOP)
@@ -64,14 +76,24 @@ def kill(pid):
             os.kill(member, signal.SIGKILL)
         except ProcessLookupError:
             pass
-    alive = lambda p: Path(f"/proc/{p}/stat").exists() and Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    alive = lambda p: (
+        Path(f"/proc/{p}/stat").exists()
+        and Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    )
     while any(alive(member) for member in members):
         time.sleep(0.01)
 
 
 def run(command, cwd, after=None):
     """Run a command, killed after so many seconds with all its processes; whether it came to its end."""
-    process = subprocess.Popen(command, cwd=cwd, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | dict(PYTHONPATH=str(cwd)))
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | dict(PYTHONPATH=str(cwd)),
+    )
     try:
         _, said = process.communicate(timeout=after)
     except subprocess.TimeoutExpired:
@@ -79,15 +101,19 @@ def run(command, cwd, after=None):
         process.communicate()
         return False
     if process.returncode:
-        sys.exit(f"{' '.join(map(str, command))} ended with {process.returncode}\n{said.decode()[-3000:]}")
+        sys.exit(
+            f"{' '.join(map(str, command))} ended with {process.returncode}\n{said.decode()[-3000:]}"
+        )
     return True
 
 
 def soak(name, command, cwd, out, kills, clear):
     """command writes the folders `out` in `cwd`; clear: what to delete for a fresh start."""
+
     def fresh():
         for path in clear:
             shutil.rmtree(path, ignore_errors=True)
+
     fresh()
     start = time.time()
     run(command, cwd)
@@ -96,7 +122,9 @@ def soak(name, command, cwd, out, kills, clear):
     done = early = 0
     draw = random.Random(name)
     while done < kills:
-        if run(command, cwd, draw.uniform(0.2, 1.0) * min(whole, 40)):       # it came to its end first: again from nothing
+        if run(
+            command, cwd, draw.uniform(0.2, 1.0) * min(whole, 40)
+        ):  # it came to its end first: again from nothing
             early += 1
             if digests(out) != wanted:
                 sys.exit(f"{name}: other bytes after {done} kills")
@@ -106,16 +134,29 @@ def soak(name, command, cwd, out, kills, clear):
     run(command, cwd)
     found = digests(out)
     if found != wanted:
-        sys.exit(f"{name}: other bytes in {', '.join(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))}")
-    print(f"{name}: {done} kills, {early + 1} runs to the end, {len(wanted)} files of the same bytes; undisturbed {whole:.0f} s", flush=True)
+        sys.exit(
+            f"{name}: other bytes in {', '.join(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))}"
+        )
+    print(
+        f"{name}: {done} kills, {early + 1} runs to the end, {len(wanted)} files of the same bytes; undisturbed {whole:.0f} s",
+        flush=True,
+    )
 
 
 def make_videos(root, count):
     "Videos, and among them what goes wrong: some cut short, a link to nothing, one still loading."
     rng = np.random.default_rng(0)
     for k in range(count):
-        picture = np.kron(rng.integers(0, 255, (9, 16, 3)), np.ones((40, 40, 1))).astype(np.uint8)
-        write_video(root / f"{k:011d}_{k:06d}.mp4", [picture] * 100, 10, rng.normal(0, 0.1, 441000), 44100)
+        picture = np.kron(
+            rng.integers(0, 255, (9, 16, 3)), np.ones((40, 40, 1))
+        ).astype(np.uint8)
+        write_video(
+            root / f"{k:011d}_{k:06d}.mp4",
+            [picture] * 100,
+            10,
+            rng.normal(0, 0.1, 441000),
+            44100,
+        )
         if k % 50 == 7:
             path = root / f"{k:011d}_{k:06d}.mp4"
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -132,22 +173,64 @@ def main():
         place = Path(folder)
         if "prepare" in chosen.targets:
             make_videos(place / "videos", 200)
-            command = [sys.executable, "-c", "from slavc.cli import app; app()", "prepare", str(place / "videos"), str(place / "out"), "--workers", "2"]
-            soak("prepare", command, ROOT, [place / "out"], chosen.kills, [place / "out"])
+            command = [
+                sys.executable,
+                "-c",
+                "from slavc.cli import app; app()",
+                "prepare",
+                str(place / "videos"),
+                str(place / "out"),
+                "--workers",
+                "2",
+            ]
+            soak(
+                "prepare", command, ROOT, [place / "out"], chosen.kills, [place / "out"]
+            )
         stages = [name for name in ("train", "evaluate") if name in chosen.targets]
-        if stages:                                                          # in a copy, so that the results here stay
+        if stages:  # in a copy, so that the results here stay
             copy = place / "slavc"
-            shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns(".venv", ".git", "runs", ".dvc", "reports"))
-            stage = lambda *names: [sys.executable, "-c", "from slavc.cli import app; app()", "stage", names[0], SMOKE, *names[1:]]
-            runs, reports = copy / "runs/smoke", copy / "reports/smoke"
+            shutil.copytree(
+                ROOT,
+                copy,
+                symlinks=True,
+                ignore=shutil.ignore_patterns(
+                    ".venv", ".git", "runs", "reports", "cache", "tmp", "smoke"
+                ),
+            )
+            with chdir(copy):
+                copy = copy / profile_folder("profiles/smoke.yaml")
+            stage = lambda *names: [
+                sys.executable,
+                "-c",
+                "from slavc.cli import app; app()",
+                "stage",
+                names[0],
+                SMOKE,
+                *names[1:],
+            ]
+            runs = copy / "runs"
             for names in (("prepare",), ("encode",), ("evaluate", "controls")):
                 run(stage(*names), copy)
             if "train" in stages:
-                soak("train", stage("train", "slavc"), copy, [runs / "train/slavc"], chosen.kills, [runs / "train"])
+                soak(
+                    "train",
+                    stage("train", "slavc"),
+                    copy,
+                    [runs / "train/slavc"],
+                    chosen.kills,
+                    [runs / "train"],
+                )
             if "evaluate" in stages:
                 run(stage("train", "slavc"), copy)
-                made = [reports / kind for kind in ("results", "kinds", "curves", "metrics", "showcase")]
-                soak("evaluate", stage("evaluate", "slavc"), copy, made, chosen.kills, made)
+                made = [runs / "scores/slavc"]
+                soak(
+                    "evaluate",
+                    stage("evaluate", "slavc"),
+                    copy,
+                    made,
+                    chosen.kills,
+                    made,
+                )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,19 @@
 """Ground truth against the released code's own results (../shared/golden/boxes.json), all exact."""
+
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from slavc.boxes import check_boxes, gt_map, gt_maps, read_flickr_xml, read_vggss, to_grid
+from slavc.data.boxes import (
+    check_boxes,
+    gt_map,
+    gt_maps,
+    read_flickr_xml,
+    read_vggss,
+    to_grid,
+)
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -24,11 +32,15 @@ def assert_same_map(case, boxes, kind):
         np.testing.assert_array_equal(found.sum(1), case["row_sums"])
         np.testing.assert_array_equal(found.sum(0), case["col_sums"])
         values, counts = np.unique(found, return_counts=True)
-        assert dict(zip(values.tolist(), counts.tolist())) == {float(k): n for k, n in case["values"].items()}
+        assert dict(zip(values.tolist(), counts.tolist())) == {
+            float(k): n for k, n in case["values"].items()
+        }
 
 
 def test_vggss(golden, tmp_path):
-    entries = [{k: case[k] for k in ("file", "class", "bbox")} for case in golden["vggss"]]
+    entries = [
+        {k: case[k] for k in ("file", "class", "bbox")} for case in golden["vggss"]
+    ]
     (tmp_path / "vggss.json").write_text(json.dumps(entries))
     truth = read_vggss(tmp_path / "vggss.json")
     assert len(truth) == len(entries) == 20
@@ -44,7 +56,9 @@ def test_flickr(golden, tmp_path):
         (tmp_path / "a.xml").write_text(case["xml"])
         boxes = read_flickr_xml(tmp_path / "a.xml")
         assert boxes.dtype == np.int64 and boxes.shape[1:] == (4,)
-        if "authors_error" in case:  # the release fails on an empty box here, ours reads on
+        if (
+            "authors_error" in case
+        ):  # the release fails on an empty box here, ours reads on
             assert boxes.tolist() == [box for box in case["boxes224"] if box]
         else:
             assert boxes.tolist() == case["boxes224"]
@@ -56,18 +70,51 @@ BAD_JSON = {
     "not a list": ("{}", "must be a list"),
     "entry": ("[3]", "entry 0"),
     "no class": ('[{"file": "a", "bbox": [[0, 0, 1, 1]]}]', "field 'class' is missing"),
-    "misspelt": ('[{"file": "a", "class": "b", "boxes": [[0, 0, 1, 1]]}]', "field 'bbox' is missing"),
-    "empty name": ('[{"file": "", "class": "b", "bbox": [[0, 0, 1, 1]]}]', "field 'file'"),
-    "no boxes": ('[{"file": "a", "class": "b", "bbox": []}]', r"entry 0 \(a\): field 'bbox'"),
-    "three numbers": ('[{"file": "a", "class": "b", "bbox": [[0, 0, 1]]}]', "box 0 must be 4"),
-    "text": ('[{"file": "a", "class": "b", "bbox": [[0, 0, 1, "1"]]}]', "box 0 must be 4"),
-    "true": ('[{"file": "a", "class": "b", "bbox": [[0, 0, 1, true]]}]', "box 0 must be 4"),
-    "nan": ('[{"file": "a", "class": "b", "bbox": [[0, 0, 1, NaN]]}]', "box 0 must be 4"),
-    "huge number": ('[{"file": "a", "class": "b", "bbox": [[0, 0, 1, 1e999]]}]', "box 0 must be 4"),
-    "leaves": ('[{"file": "a", "class": "b", "bbox": [[-0.1, 0, 1, 1]]}]', "leaves the frame"),
-    "pixels": ('[{"file": "a", "class": "b", "bbox": [[10, 20, 100, 200]]}]', "leaves the frame"),
-    "twice": ('[{"file": "a", "class": "b", "bbox": [[0, 0, 1, 1]]}, {"file": "a", "class": "b", '
-              '"bbox": [[0, 0, 1, 1]]}]', "there twice"),
+    "misspelt": (
+        '[{"file": "a", "class": "b", "boxes": [[0, 0, 1, 1]]}]',
+        "field 'bbox' is missing",
+    ),
+    "empty name": (
+        '[{"file": "", "class": "b", "bbox": [[0, 0, 1, 1]]}]',
+        "field 'file'",
+    ),
+    "no boxes": (
+        '[{"file": "a", "class": "b", "bbox": []}]',
+        r"entry 0 \(a\): field 'bbox'",
+    ),
+    "three numbers": (
+        '[{"file": "a", "class": "b", "bbox": [[0, 0, 1]]}]',
+        "box 0 must be 4",
+    ),
+    "text": (
+        '[{"file": "a", "class": "b", "bbox": [[0, 0, 1, "1"]]}]',
+        "box 0 must be 4",
+    ),
+    "true": (
+        '[{"file": "a", "class": "b", "bbox": [[0, 0, 1, true]]}]',
+        "box 0 must be 4",
+    ),
+    "nan": (
+        '[{"file": "a", "class": "b", "bbox": [[0, 0, 1, NaN]]}]',
+        "box 0 must be 4",
+    ),
+    "huge number": (
+        '[{"file": "a", "class": "b", "bbox": [[0, 0, 1, 1e999]]}]',
+        "box 0 must be 4",
+    ),
+    "leaves": (
+        '[{"file": "a", "class": "b", "bbox": [[-0.1, 0, 1, 1]]}]',
+        "leaves the frame",
+    ),
+    "pixels": (
+        '[{"file": "a", "class": "b", "bbox": [[10, 20, 100, 200]]}]',
+        "leaves the frame",
+    ),
+    "twice": (
+        '[{"file": "a", "class": "b", "bbox": [[0, 0, 1, 1]]}, {"file": "a", "class": "b", '
+        '"bbox": [[0, 0, 1, 1]]}]',
+        "there twice",
+    ),
     "deep": ("[" * 100000, "not a readable JSON"),
 }
 
@@ -109,7 +156,11 @@ def test_missing_files(tmp_path):
 
 
 def test_check_boxes_names_the_clip():
-    outside, swapped, thin = [0, 0, 1, 1.1], [0.5, 0.2, 0.4, 0.9], [0.1, 0.1, 0.1001, 0.9]
+    outside, swapped, thin = (
+        [0, 0, 1, 1.1],
+        [0.5, 0.2, 0.4, 0.9],
+        [0.1, 0.1, 0.1001, 0.9],
+    )
     for bad in ([outside], [swapped], [thin], [[0, 0, np.inf, 1]], [[0, 0, 1]]):
         with pytest.raises(ValueError, match="stamps, clip 7"):
             check_boxes(bad, "stamps, clip 7")

@@ -1,4 +1,5 @@
 """The official benchmark files (../shared/metadata): what they hold and what bounds every number."""
+
 import warnings
 from pathlib import Path
 
@@ -7,8 +8,23 @@ import pandas as pd
 import pytest
 import torch
 
-from slavc.benchmark import ceiling, extend, read_extended, read_negatives, read_positives, table1
-from slavc.boxes import areas, degenerate_boxes, gt_maps, pad_boxes, read_vggss, size_group, to_grid
+from slavc.data.benchmark import (
+    ceiling,
+    extend,
+    read_extended,
+    read_negatives,
+    read_positives,
+    table1,
+)
+from slavc.data.boxes import (
+    areas,
+    degenerate_boxes,
+    gt_maps,
+    pad_boxes,
+    read_vggss,
+    size_group,
+    to_grid,
+)
 
 torch.set_num_threads(1)
 METADATA = Path(__file__).parents[2] / "shared" / "metadata"
@@ -31,27 +47,63 @@ def test_vggss_loads_whole_and_reports_its_broken_boxes(vggss):
     counts = [len(boxes) for _, boxes in vggss.values()]
     assert sum(counts) == 5941 and max(counts) == 7 and counts.count(1) == 4619
     report = degenerate_boxes(vggss)
-    assert report["id"].nunique() == 18 and (report[["xmax", "ymax"]].min(axis=1) < -1e16).sum() == 12
-    assert set(report["id"][report["empty"]]) == {"M1P1xla8rg0_000000", "MKC9LvRivTM_000030"}
+    assert (
+        report["id"].nunique() == 18
+        and (report[["xmax", "ymax"]].min(axis=1) < -1e16).sum() == 12
+    )
+    assert set(report["id"][report["empty"]]) == {
+        "M1P1xla8rg0_000000",
+        "MKC9LvRivTM_000030",
+    }
     with pytest.raises(ValueError, match="18 clips have a box without area"):
         read_vggss(METADATA / "vggss.json", strict=True)
 
 
 def test_extended_vggss_is_table_1(vggss, vggss_areas):
-    pairs = read_extended(METADATA / "vggss_test.csv", METADATA / "vggss_test_plus_silent.csv", vggss)
-    expected = {"Small": 134, "Medium": 1796, "Large": 1726, "Huge": 1502, "Total Pos": 5158, "Real Neg": 379,
-                "Easy Neg": 3594, "Hard Neg": 1185, "Total Neg": 5158, "Total": 10316}
+    pairs = read_extended(
+        METADATA / "vggss_test.csv", METADATA / "vggss_test_plus_silent.csv", vggss
+    )
+    expected = {
+        "Small": 134,
+        "Medium": 1796,
+        "Large": 1726,
+        "Huge": 1502,
+        "Total Pos": 5158,
+        "Real Neg": 379,
+        "Easy Neg": 3594,
+        "Hard Neg": 1185,
+        "Total Neg": 5158,
+        "Total": 10316,
+    }
     assert table1(pairs, vggss_areas).to_dict() == expected
-    assert (pairs["kind"][5158:5537] == "real").all()  # the first rows of the negatives' file
+    assert (
+        pairs["kind"][5158:5537] == "real"
+    ).all()  # the first rows of the negatives' file
     assert not pairs.duplicated(["video", "audio"]).any()
 
 
 def test_ceilings(vggss_areas):
     found = [ceiling(vggss_areas.values(), share / 10) for share in range(1, 10)]
-    assert [round(100 * f, 1) for f in found] == [31.6, 48.5, 54.9, 55.2, 50.5, 43.3, 36.3, 30.7, 26.1]
+    assert [round(100 * f, 1) for f in found] == [
+        31.6,
+        48.5,
+        54.9,
+        55.2,
+        50.5,
+        43.3,
+        36.3,
+        30.7,
+        26.1,
+    ]
     assert round(100 * found[4], 2) == 50.54
-    sizes, values = size_group(list(vggss_areas.values())), np.array(list(vggss_areas.values()))
-    by_size = {s: round(100 * ceiling(values[sizes == s], 0.5), 1) for s in ("Small", "Medium", "Large")}
+    sizes, values = (
+        size_group(list(vggss_areas.values())),
+        np.array(list(vggss_areas.values())),
+    )
+    by_size = {
+        s: round(100 * ceiling(values[sizes == s], 0.5), 1)
+        for s in ("Small", "Medium", "Large")
+    }
     assert by_size == {"Small": 0, "Medium": 0, "Large": 64.0}
 
 
@@ -61,10 +113,14 @@ def test_center_prior_and_whole_image_on_vggss(vggss):
     mask = circle <= np.sort(circle, axis=None)[224 * 224 // 2]
     assert mask.sum() == 25089
     boxes = pad_boxes([to_grid(b) for _, b in vggss.values()])
-    both = torch.tensor(np.stack([mask.ravel(), np.ones(mask.size)], 1), dtype=torch.float32)  # (50176, 2)
+    both = torch.tensor(
+        np.stack([mask.ravel(), np.ones(mask.size)], 1), dtype=torch.float32
+    )  # (50176, 2)
     sums = [gt_maps(part).flatten(1) @ both for part in np.array_split(boxes, 80)]
     inside, area = torch.cat(sums).T.numpy()
-    assert ((inside / (area + mask.sum() - inside)) >= 0.5).sum() == 1762  # 34.16 %, the paper's number
+    assert (
+        (inside / (area + mask.sum() - inside)) >= 0.5
+    ).sum() == 1762  # 34.16 %, the paper's number
     assert round(100 * (area / 224**2 >= 0.5).mean(), 2) == 21.95
 
 
@@ -72,7 +128,9 @@ def test_flickr_kinds_are_not_told():
     if not METADATA.exists():
         pytest.skip("reference material ../shared is absent")
     with pytest.warns(UserWarning, match="unknown"):
-        pairs = read_extended(METADATA / "flickr_test.csv", METADATA / "flickr_test_plus_silent.csv")
+        pairs = read_extended(
+            METADATA / "flickr_test.csv", METADATA / "flickr_test_plus_silent.csv"
+        )
     assert pairs["kind"].value_counts().to_dict() == {"positive": 250, "unknown": 250}
     row = table1(pairs, dict.fromkeys(pairs["video"], 400.0))
     assert [row[k] for k in ("Real Neg", "Easy Neg", "Hard Neg")] == [None] * 3
@@ -82,13 +140,24 @@ def test_flickr_kinds_are_not_told():
 def test_other_lists():
     if not METADATA.exists():
         pytest.skip("reference material ../shared is absent")
-    for name, count in (("vggss_heard_test.csv", 2564), ("vggss_unheard_test.csv", 2575)):
+    for name, count in (
+        ("vggss_heard_test.csv", 2564),
+        ("vggss_unheard_test.csv", 2575),
+    ):
         assert len(read_positives(METADATA / name)) == count
 
 
 def test_an_extension_of_vggss_like_the_official_one(vggss):
-    clips = pd.DataFrame({"id": list(vggss), "category": [c for c, _ in vggss.values()], "kind": "positive"})
-    real = pd.DataFrame({"id": [f"real{n}" for n in range(379)], "category": "dog", "kind": "real"})
+    clips = pd.DataFrame(
+        {
+            "id": list(vggss),
+            "category": [c for c, _ in vggss.values()],
+            "kind": "positive",
+        }
+    )
+    real = pd.DataFrame(
+        {"id": [f"real{n}" for n in range(379)], "category": "dog", "kind": "real"}
+    )
     pairs = extend(pd.concat([clips, real]), seed=1)
     counts = pairs["kind"].value_counts().to_dict()
     assert counts == {"positive": 5158, "easy": 3584, "hard": 1195, "real": 379}
@@ -97,7 +166,11 @@ def test_an_extension_of_vggss_like_the_official_one(vggss):
 
 
 def world(sizes, real=0):
-    rows = [(f"{c}{n}", f"class{c}", "positive") for c, size in enumerate(sizes) for n in range(size)]
+    rows = [
+        (f"{c}{n}", f"class{c}", "positive")
+        for c, size in enumerate(sizes)
+        for n in range(size)
+    ]
     rows += [(f"r{n}", "class0", "real") for n in range(real)]
     return pd.DataFrame(rows, columns=["id", "category", "kind"])
 
@@ -117,15 +190,22 @@ def test_extend_keeps_its_promises_on_random_worlds(seed):
         return
     pairs = extend(clips, seed, share)
     kinds = pairs["kind"].value_counts()
-    assert len(pairs) == 2 * positives and kinds.get("hard", 0) == round(share * automated)
+    assert len(pairs) == 2 * positives and kinds.get("hard", 0) == round(
+        share * automated
+    )
     assert not pairs.duplicated(["video", "audio"]).any()
     made = pairs[pairs["kind"].isin(["easy", "hard"])]
-    assert ((made["video"].map(category) == made["audio"].map(category)) == (made["kind"] == "hard")).all()
+    assert (
+        (made["video"].map(category) == made["audio"].map(category))
+        == (made["kind"] == "hard")
+    ).all()
     assert set(made["audio"]) <= set(clips["id"][clips["kind"] == "positive"])
     usable = sizes[sizes > 1].sum()
     if kinds.get("hard", 0) <= usable:
         assert made["video"].is_unique
-    pd.testing.assert_frame_equal(pairs, extend(clips.sample(frac=1, random_state=seed), seed, share))
+    pd.testing.assert_frame_equal(
+        pairs, extend(clips.sample(frac=1, random_state=seed), seed, share)
+    )
 
 
 def test_extend_errors():
@@ -156,7 +236,7 @@ BAD_NEGATIVES = {
     b"video,audio,label\na,b,loud": "column 'label'",
     b"video,audio,label\na,b,non-sounding\na,b,non-sounding": "there twice",
     b"video,audio,label\n\xff\xfe": "not a readable CSV",
-    b"video,audio,label\n\"a,b,non": "not a readable CSV",
+    b'video,audio,label\n"a,b,non': "not a readable CSV",
 }
 BAD_POSITIVES = {
     b"": "empty",
@@ -170,8 +250,11 @@ BAD_POSITIVES = {
 }
 
 
-@pytest.mark.parametrize("read, data, problem", [(read_negatives, *c) for c in BAD_NEGATIVES.items()]
-                         + [(read_positives, *c) for c in BAD_POSITIVES.items()])
+@pytest.mark.parametrize(
+    "read, data, problem",
+    [(read_negatives, *c) for c in BAD_NEGATIVES.items()]
+    + [(read_positives, *c) for c in BAD_POSITIVES.items()],
+)
 def test_bad_csv(read, data, problem, tmp_path):
     (tmp_path / "bad.csv").write_bytes(data)
     with pytest.raises(ValueError, match=problem) as caught:

@@ -1,4 +1,5 @@
 """`nbdev_test`, one test per chapter, each in a process of its own: what a chapter leaves in memory ends with it."""
+
 import os
 import sys
 
@@ -6,7 +7,7 @@ import pytest
 from conftest import ROOT, alone
 from nbdev.test import test_nb as run_notebook
 
-CHAPTERS = sorted((ROOT / "nbs").glob("*.ipynb"))
+CHAPTERS = [ROOT / "nbs/index.ipynb", *sorted((ROOT / "nbs").glob("[0-9]_*/*.ipynb"))]
 
 
 def run_chapter(path, skip, force):
@@ -19,7 +20,8 @@ def run_chapter(path, skip, force):
 def test_chapter(path):
     skip, force = ["notest", "gpu", "slow", "stamps"], []
     if "#| stamps" in path.read_text():
-        from slavc.stamps import find_stamps
+        from slavc.data.stamps import find_stamps
+
         try:
             find_stamps(fetch=False)
             skip.remove("stamps")
@@ -27,4 +29,6 @@ def test_chapter(path):
         except FileNotFoundError:
             pass
     status = alone(run_chapter, path, skip, force)
-    assert status == 0, f"{path.name} failed (exit status {status}); run it in JupyterLab to see where"
+    assert status == 0, (
+        f"{path.name} failed (exit status {status}); run it in JupyterLab to see where"
+    )
