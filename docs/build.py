@@ -107,7 +107,7 @@ def main():
     write(OUT / "source/_toc.yml", yaml.safe_dump(contents, sort_keys=False))
     for name, place in (
         ("_config.yml", ""),
-        ("mathml.py", ""),
+        ("rendering.py", ""),
         ("style.css", "_static"),
     ):
         (OUT / "source" / place).mkdir(exist_ok=True)

@@ -156,7 +156,7 @@ def profile_folder(params_file) -> Path:
     which is brought up to date here. To be called in the repository's root.
 
     Raises FileNotFoundError or ValueError as `compose` does, for a file with no
-    dvc.yaml beside it, and for one outside of the repository.
+    dvc.yaml beside it, and for an overlay that does not lie in profiles/.
     """
     import yaml
 
@@ -171,10 +171,10 @@ def profile_folder(params_file) -> Path:
             )
         return params_file.parent
     folder = params_file.with_suffix("")
-    if not folder.resolve().is_relative_to(root.resolve()):
+    if folder.resolve().parent != (root / "profiles").resolve():
         raise ValueError(
-            f"{params_file} lies outside of this repository, {root}. "
-            "Put it into profiles/."
+            f"{params_file} does not lie in the folder profiles of this repository, "
+            f"{root}. Put it there: git and DVC leave alone what runs in profiles/NAME."
         )
     (folder / ".dvc").mkdir(parents=True, exist_ok=True)
     for name in SHARED:

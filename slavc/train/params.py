@@ -28,7 +28,8 @@ def method_facts(module: str) -> tuple:
 
     module: in slavc.methods, or anyone's, such as "my_lab.my_method".
 
-    Raises ModuleNotFoundError if it is not there.
+    Raises ModuleNotFoundError if it is not there, and ValueError naming its file where
+    one of the two is not written out or NATIVE has an unknown block.
     """
     name = module if "." in module else f"slavc.methods.{module}"
     spec = find_spec(name)
@@ -40,8 +41,20 @@ def method_facts(module: str) -> tuple:
             "LABEL",
             "NATIVE",
         ):
-            found[node.targets[0].id] = ast.literal_eval(node.value)
-    return found.get("LABEL"), found.get("NATIVE", {})
+            try:
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                raise ValueError(
+                    f"{spec.origin}: {node.targets[0].id} must be written out, so that "
+                    "it can be read without running the module."
+                ) from None
+    native = found.get("NATIVE", {})
+    if unknown := sorted(set(native) - {"train", "hyper", "encoders"}):
+        raise ValueError(
+            f"{spec.origin}: NATIVE has {unknown[0]!r}. Known there: train, hyper, "
+            "encoders."
+        )
+    return found.get("LABEL"), native
 
 # %% ../../nbs/4_train/01_params.ipynb #params-overlay
 def merged(base: dict, change: dict) -> dict:
